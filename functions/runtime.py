@@ -1,0 +1,66 @@
+"""The composition root: what a worker process shares between its functions, made when first needed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from shared import telemetry
+from shared.blobs import Blobs
+from shared.security.entra import EntraVerifier
+from shared.settings import Settings, settings
+from shared.store.database import Database
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Everything the triggers hand to services."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    verifier: EntraVerifier | None
+    # Parsing holds the interpreter lock: more batches side by side than this only cost memory.
+    loading: asyncio.Semaphore = field(repr=False)
+
+
+_runtime: Runtime | None = None
+_making = asyncio.Lock()
+
+
+async def runtime() -> Runtime:
+    """The runtime of this worker."""
+    global _runtime  # noqa: PLW0603  # one per process is the point; the platform offers no start-up hook to hold it
+    async with _making:
+        if _runtime is None:
+            _runtime = await _make(settings())
+    return _runtime
+
+
+async def _make(chosen: Settings) -> Runtime:
+    telemetry.configure(chosen)
+    database = Database(
+        chosen.database_url.get_secret_value(),
+        size=chosen.database_pool_size,
+        password=_entra_password() if chosen.database_auth == "entra" else None,
+    )
+    await database.open()
+    return Runtime(
+        settings=chosen,
+        database=database,
+        blobs=Blobs(chosen),
+        verifier=EntraVerifier(chosen) if chosen.entra_tenant_id else None,
+        loading=asyncio.Semaphore(chosen.load_concurrency),
+    )
+
+
+def _entra_password() -> Callable[[], Awaitable[str]]:
+    from azure.identity import DefaultAzureCredential
+
+    credential = DefaultAzureCredential()
+
+    async def token() -> str:
+        # The credential caches and renews by itself; PostgreSQL checks the token only when a connection is made.
+        scope = "https://ossrdbms-aad.database.windows.net/.default"
+        return (await asyncio.to_thread(credential.get_token, scope)).token
+
+    return token

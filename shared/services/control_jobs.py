@@ -1,0 +1,100 @@
+"""What people do to jobs and the pipeline: retry, cancel, empty the dead-letter queue, pause and resume."""
+
+import logging
+from collections.abc import Sequence
+from uuid import UUID
+
+from shared.domain.caller import Caller
+from shared.domain.errors import ConflictError, NotFoundError
+from shared.domain.job import ENDED, JobState
+from shared.store import audit_log, jobs
+from shared.store.database import Connection, Database
+from shared.store.jobs import Job
+
+log = logging.getLogger(__name__)
+
+# One call retries at most so many, so that it answers in time; the next call takes the next ones.
+MOST_RETRIED_AT_ONCE = 500
+
+
+async def retry_job(database: Database, caller: Caller, job_id: UUID) -> Job:
+    """Queue a failed or cancelled job again; only what has not succeeded runs again."""
+    async with database.transaction() as connection:
+        before = await _existing(connection, job_id)
+        after = await _requeue(connection, caller, before)
+    if after is None:
+        if before.state in {JobState.FAILED, JobState.CANCELLED}:
+            raise ConflictError("The file of this job never arrived", hint="Start a new import")
+        raise ConflictError(f"The job is {before.state}; only failed and cancelled jobs can be retried")
+    return after
+
+
+async def cancel_job(database: Database, caller: Caller, job_id: UUID) -> Job:
+    """Cancel a waiting job at once, or ask a running one to stop after its current batches."""
+    async with database.transaction() as connection:
+        before = await _existing(connection, job_id)
+        after = await jobs.request_cancel(connection, job_id)
+        if after is None:
+            raise ConflictError(f"The job has ended already: it is {before.state}")
+        await _audit(connection, caller, "job.cancelled", before, after)
+    log.info("Job cancelled", extra={"action": "job_cancelled", "job_id": str(job_id)})
+    return after
+
+
+async def retry_dead_letters(database: Database, caller: Caller, job_ids: Sequence[UUID] | None) -> list[UUID]:
+    """Queue failed jobs again, without `job_ids` the latest 500; returns those that were in the queue."""
+    async with database.transaction() as connection:
+        if job_ids is None:
+            newest_first = await jobs.list_jobs(connection, state=JobState.FAILED, limit=MOST_RETRIED_AT_ONCE)
+            wanted: Sequence[Job] = newest_first[::-1]
+        else:
+            found = [await jobs.find_job(connection, job_id) for job_id in dict.fromkeys(job_ids)]
+            wanted = [job for job in found if job is not None and job.state is JobState.FAILED]
+        return [job.id for job in wanted if await _requeue(connection, caller, job)]
+
+
+async def set_pipeline_paused(database: Database, caller: Caller, *, paused: bool) -> bool:
+    """Stop or resume starting jobs; running ones go on. Returns whether that changed anything."""
+    async with database.transaction() as connection:
+        before = await jobs.is_paused(connection)
+        if before == paused:
+            return False
+        await jobs.set_paused(connection, paused=paused)
+        await audit_log.append(
+            connection,
+            actor=caller.id,
+            action="pipeline.paused" if paused else "pipeline.resumed",
+            subject="pipeline",
+            before={"paused": before},
+            after={"paused": paused},
+        )
+    return True
+
+
+async def _existing(connection: Connection, job_id: UUID) -> Job:
+    job = await jobs.find_job(connection, job_id)
+    if job is None:
+        raise NotFoundError("There is no job with this id", hint="Ended jobs are removed after some days")
+    return job
+
+
+async def _requeue(connection: Connection, caller: Caller, before: Job) -> Job | None:
+    if before.state not in ENDED:
+        return None
+    after = await jobs.requeue(connection, before.id)
+    if after is not None:
+        await _audit(connection, caller, "job.retried", before, after)
+        await jobs.log(connection, before.id, "info", "Queued again by hand", by=caller.id)
+    return after
+
+
+async def _audit(connection: Connection, caller: Caller, action: str, before: Job, after: Job) -> None:
+    told = {"state", "cancel_requested", "error"}
+    await audit_log.append(
+        connection,
+        actor=caller.id,
+        action=action,
+        subject=f"job:{before.id}",
+        before=before.model_dump(mode="json", include=told),
+        after=after.model_dump(mode="json", include=told),
+    )

@@ -1,0 +1,34 @@
+"""Hand waiting jobs to orchestrations, as many as the pipeline allows; the database decides who is next."""
+
+import logging
+from typing import Protocol
+from uuid import UUID
+
+from shared.store import jobs
+from shared.store.database import Database
+
+log = logging.getLogger(__name__)
+
+
+class Starter(Protocol):
+    """Starts the orchestration of one attempt at a job; an orchestration that exists already counts as started."""
+
+    async def __call__(self, job_id: UUID, attempt: int) -> None: ...
+
+
+async def dispatch(database: Database, start: Starter, *, concurrency: int) -> int:
+    """Claim every job that may run now and start it; returns how many were started.
+
+    Run after every accepted job, at the end of every job and once a minute, so that no single lost call matters.
+    """
+    async with database.transaction() as connection:
+        claimed = await jobs.claim_jobs(connection, limit=concurrency)
+    for job_id, attempt in claimed:
+        try:
+            await start(job_id, attempt)
+        except Exception:
+            async with database.connection() as connection:
+                await jobs.return_to_queue(connection, job_id, attempt)
+            raise
+        log.info("Job started", extra={"action": "job_started", "job_id": str(job_id), "attempt": attempt})
+    return len(claimed)

@@ -1,0 +1,217 @@
+"""Load one batch of a file: read, hash, ask what is new, normalize only that, store, count, all in one transaction."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from shared.blobs import Blobs
+from shared.domain.errors import DatabaseUnavailableError, TributaryError
+from shared.domain.job import Counts, Duplicates
+from shared.files.index import BatchIndex
+from shared.files.layout import Layout
+from shared.files.reader import BrokenRecord, NormalizedRecord, Reader
+from shared.settings import Settings
+from shared.store import batches, jobs, rejections
+from shared.store.batches import Batch
+from shared.store.database import Connection, Database
+from shared.store.jobs import Job
+from shared.store.records import MIRRORS, Merged, copy_lines
+from shared.telemetry import log_context, record_batch
+
+log = logging.getLogger(__name__)
+
+_SLICE = 2_000
+
+
+@dataclass
+class _Outcome:
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(batches.COUNTED, 0))
+    broken: list[BrokenRecord] = field(default_factory=list[BrokenRecord])
+    replayed: list[int] = field(default_factory=list[int])
+
+    def reject(self, broken: list[BrokenRecord]) -> None:
+        self.broken += broken
+        self.counts["rejected"] += len(broken)
+        self.replayed += [record.rejection_id for record in broken if record.rejection_id is not None]
+
+    def count_merge(self, created: int, merged: Merged) -> None:
+        self.counts["created"] += created
+        for name, count in merged._asdict().items():
+            self.counts[name] += count
+
+
+async def load_batch(
+    database: Database, blobs: Blobs, settings: Settings, job_id: UUID, attempt: int, phase: str, number: int
+) -> bool:
+    """Load a batch, or in the `check` phase only validate it; True when the ledger shows it done or it is not ours.
+
+    Any failure is written to the ledger and answered with False; only a lost database is raised, because then the
+    ledger cannot know.
+    """
+    with log_context(job_id=str(job_id), batch=number):
+        started = time.perf_counter()
+        try:
+            counts = await _load(database, blobs, settings, job_id, attempt, phase, number)
+        except DatabaseUnavailableError:
+            raise
+        except Exception as error:
+            log.exception("Batch failed", extra={"action": "batch_failed", "phase": phase})
+            async with database.connection() as connection:
+                await batches.fail_batch(connection, job_id, phase, number, _describe(error))
+            return False
+        if counts:
+            record_batch(counts, seconds=time.perf_counter() - started)
+            log.info("Batch done", extra={"action": "batch_done", "phase": phase, "counts": counts.model_dump()})
+        return True
+
+
+async def _load(
+    database: Database, blobs: Blobs, settings: Settings, job_id: UUID, attempt: int, phase: str, number: int
+) -> Counts | None:
+    async with database.connection() as connection:
+        job = await jobs.find_job(connection, job_id)
+        if job is None or job.attempt != attempt or job.cancel_requested:
+            return None
+        batch = await batches.find_batch(connection, job_id, phase, number)
+    if batch is None or batch.state == "done":
+        return None
+    index = await _read_index(blobs, settings, job, batch)
+    outcome = _Outcome()
+    async with database.transaction() as connection:
+        # A repeated activity waits here for its twin, and then finds the batch done.
+        locked = await batches.lock_batch(connection, job_id, phase, number)
+        if locked is None or locked.state == "done":
+            return None
+        work = _Work(connection, blobs, job, batch, index, Reader(Layout.model_validate(job.layout)))
+        if phase == "check":
+            await _check(work, outcome)
+        else:
+            await _store(work, outcome)
+        await rejections.insert_rejections(connection, job_id, number, outcome.broken)
+        if outcome.replayed and job.parent_id:
+            await rejections.mark_replayed(connection, job.parent_id, outcome.replayed, job_id)
+        counts = Counts(rows=len(index), **outcome.counts)
+        await batches.close_batch(connection, job_id, phase, number, counts)
+    return counts
+
+
+@dataclass(frozen=True)
+class _Work:
+    connection: Connection
+    blobs: Blobs
+    job: Job
+    batch: Batch
+    index: BatchIndex
+    reader: Reader
+
+    async def read(self) -> bytes:
+        """The bytes of the batch."""
+        job, batch = self.job, self.batch
+        chunks = self.blobs.read(
+            job.file_container or "",
+            job.file_blob or "",
+            offset=batch.byte_offset,
+            length=batch.byte_length,
+            etag=job.file_etag,
+        )
+        return await asyncio.to_thread(b"".join, chunks)
+
+    async def normalize(
+        self, content: bytes, positions: Sequence[int]
+    ) -> tuple[list[NormalizedRecord], list[BrokenRecord]]:
+        """Normalize the records at some positions of the batch's bytes."""
+        rows = [self.index.rows[position] for position in positions]
+        return await asyncio.to_thread(lambda: self.reader.normalize(self.index.cut(content, positions), rows))
+
+
+async def _read_index(blobs: Blobs, settings: Settings, job: Job, batch: Batch) -> BatchIndex:
+    def read() -> BatchIndex:
+        chunks = blobs.read(
+            settings.files_container, job.index_blob or "", offset=batch.index_offset, length=batch.index_length
+        )
+        return BatchIndex.from_bytes(b"".join(chunks))
+
+    return await asyncio.to_thread(read)
+
+
+async def _check(work: _Work, outcome: _Outcome) -> None:
+    content = await work.read()
+    for start in range(0, len(work.index), _SLICE):
+        _, broken = await work.normalize(content, range(len(work.index))[start : start + _SLICE])
+        outcome.reject(broken)
+
+
+async def _store(work: _Work, outcome: _Outcome) -> None:
+    index, job = work.index, work.job
+    losers = set(work.batch.losers)
+    askable = [p for p, identity in enumerate(index.ids) if identity is not None and p not in losers]
+    differences = await MIRRORS[job.options.kind].find_differences(
+        work.connection,
+        job.import_source,
+        [index.ids[position] or "" for position in askable],
+        b"".join([index.hash_at(position) for position in askable]),
+    )
+    new = {askable[position] for position in differences.new}
+    changed = {askable[position] for position in differences.changed}
+    unchanged = len(askable) - len(new) - len(changed)
+    if job.options.duplicates is Duplicates.SKIP:
+        outcome.counts["skipped"] = unchanged + len(changed)
+        changed.clear()
+    else:
+        outcome.counts["unchanged"] = unchanged
+    unread = {position for position, identity in enumerate(index.ids) if identity is None}
+    wanted = sorted(new | changed | losers | unread)
+    content = await work.read() if wanted else b""
+    # A slice at a time, so that the records of a batch are never all in memory as Python objects.
+    for start in range(0, len(wanted), _SLICE):
+        await _store_slice(work, content, wanted[start : start + _SLICE], new, losers, outcome)
+
+
+async def _store_slice(
+    work: _Work, content: bytes, positions: list[int], new: set[int], losers: set[int], outcome: _Outcome
+) -> None:
+    good, broken = await work.normalize(content, positions)
+    outcome.reject(broken)
+    outcome.replayed += [record.rejection_id for record in good if record.rejection_id is not None]
+    position_of = {work.index.rows[position]: position for position in positions}
+    fresh, known = _Rows(), _Rows()
+    for record in good:
+        position = position_of[record.row]
+        if position in losers:
+            outcome.counts["duplicates"] += 1
+        else:
+            (fresh if position in new else known).append(record, work.index.hash_at(position))
+    mirror = MIRRORS[work.job.options.kind]
+    if fresh.records:
+        lines = await fresh.lines(work.job)
+        if await mirror.add(work.connection, lines):
+            outcome.counts["created"] += len(fresh.records)
+        else:
+            # Another door stored one of them a moment ago.
+            outcome.count_merge(*await mirror.merge(work.connection, lines, may_create=True))
+    if known.records:
+        outcome.count_merge(*await mirror.merge(work.connection, await known.lines(work.job)))
+
+
+class _Rows:
+    """Records on their way to the table, with their hashes."""
+
+    def __init__(self) -> None:
+        self.records: list[NormalizedRecord] = []
+        self.hashes: list[bytes] = []
+
+    def append(self, record: NormalizedRecord, content_hash: bytes) -> None:
+        self.records.append(record)
+        self.hashes.append(content_hash)
+
+    async def lines(self, job: Job) -> bytes:
+        return await asyncio.to_thread(copy_lines, self.records, self.hashes, job.id, job.import_source)
+
+
+def _describe(error: Exception) -> dict[str, str]:
+    if isinstance(error, TributaryError):
+        return {"code": error.code, "detail": error.detail, "hint": error.hint}
+    return {"code": "internal_error", "detail": f"{type(error).__name__} while loading this part; see the logs"}

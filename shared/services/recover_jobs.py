@@ -1,0 +1,42 @@
+"""Find jobs whose orchestration is gone, and continue them from their batch ledger."""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from shared.services.dispatch_jobs import Starter
+from shared.store import jobs
+from shared.store.database import Database
+
+log = logging.getLogger(__name__)
+
+# A job claimed a moment ago may not have been handed to its orchestration yet.
+GRACE = timedelta(seconds=10)
+
+
+class IsAlive(Protocol):
+    """Whether the orchestration of one attempt at a job still exists and has not ended."""
+
+    async def __call__(self, job_id: UUID, attempt: int) -> bool: ...
+
+
+async def recover(database: Database, is_alive: IsAlive, start: Starter, *, now: datetime) -> int:
+    """Restart every running job that nobody works on, as a new attempt; returns how many."""
+    async with database.connection() as connection:
+        running = await jobs.list_running(connection, claimed_before=now - GRACE)
+    recovered = 0
+    for job_id, attempt in running:
+        if await is_alive(job_id, attempt):
+            continue
+        async with database.transaction() as connection:
+            taken = await jobs.begin_new_attempt(connection, job_id, attempt)
+            if taken:
+                await jobs.log(
+                    connection, job_id, "warning", "Continued after its worker was lost", attempt=attempt + 1
+                )
+        if taken:
+            log.warning("Job recovered", extra={"action": "job_recovered", "job_id": str(job_id)})
+            await start(job_id, attempt + 1)
+            recovered += 1
+    return recovered
