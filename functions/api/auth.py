@@ -96,6 +96,8 @@ async def _count(request: Request, runtime: Runtime, caller: Caller) -> None:
 def _address(request: Request) -> str:
     """The client's address as the platform's front end appended it; what a client wrote itself stands before that."""
     forwarded = request.headers.get("x-forwarded-for", "").rsplit(",", 1)[-1].strip()
-    if forwarded.count(":") == 1:  # IPv4 with a port
+    if forwarded.startswith("["):  # IPv6 with a port
+        forwarded = forwarded[1:].split("]")[0]
+    elif forwarded.count(":") == 1:  # IPv4 with a port
         forwarded = forwarded.split(":")[0]
     return forwarded[:64] or (request.client.host if request.client else "unknown")

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from uuid import UUID
 
 from shared.blobs import Blobs
@@ -24,6 +25,14 @@ from shared.telemetry import log_context, record_batch
 log = logging.getLogger(__name__)
 
 _SLICE = 2_000
+
+
+class _Fate(Enum):
+    """What is known of a record before it is read; of all others the table may hold another form."""
+
+    NEW = auto()
+    LOSER = auto()
+    SKIPPED = auto()
 
 
 @dataclass
@@ -159,19 +168,27 @@ async def _store(work: _Work, outcome: _Outcome) -> None:
     unchanged = len(askable) - len(new) - len(changed)
     if job.options.duplicates is Duplicates.SKIP:
         outcome.counts["skipped"] = unchanged + len(changed)
-        changed.clear()
+        # A replay has to say which rejections it took up, even where what is stored stays.
+        skipped = changed if job.parent_id else set[int]()
+        changed = set[int]()
     else:
         outcome.counts["unchanged"] = unchanged
+        skipped = set[int]()
     unread = {position for position, identity in enumerate(index.ids) if identity is None}
-    wanted = sorted(new | changed | losers | unread)
+    wanted = sorted(new | changed | losers | skipped | unread)
+    fates = {
+        **dict.fromkeys(new, _Fate.NEW),
+        **dict.fromkeys(losers, _Fate.LOSER),
+        **dict.fromkeys(skipped, _Fate.SKIPPED),
+    }
     content = await work.read() if wanted else b""
     # A slice at a time, so that the records of a batch are never all in memory as Python objects.
     for start in range(0, len(wanted), _SLICE):
-        await _store_slice(work, content, wanted[start : start + _SLICE], new, losers, outcome)
+        await _store_slice(work, content, wanted[start : start + _SLICE], fates, outcome)
 
 
 async def _store_slice(
-    work: _Work, content: bytes, positions: list[int], new: set[int], losers: set[int], outcome: _Outcome
+    work: _Work, content: bytes, positions: list[int], fates: dict[int, _Fate], outcome: _Outcome
 ) -> None:
     good, broken = await work.normalize(content, positions)
     outcome.reject(broken)
@@ -180,10 +197,15 @@ async def _store_slice(
     fresh, known = _Rows(), _Rows()
     for record in good:
         position = position_of[record.row]
-        if position in losers:
-            outcome.counts["duplicates"] += 1
-        else:
-            (fresh if position in new else known).append(record, work.index.hash_at(position))
+        match fates.get(position):
+            case _Fate.LOSER:
+                outcome.counts["duplicates"] += 1
+            case _Fate.SKIPPED:
+                pass
+            case _Fate.NEW:
+                fresh.append(record, work.index.hash_at(position))
+            case None:
+                known.append(record, work.index.hash_at(position))
     mirror = MIRRORS[work.job.options.kind]
     if fresh.records:
         lines = await fresh.lines(work.job)

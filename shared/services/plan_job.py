@@ -12,6 +12,7 @@ from shared.blobs import Blobs
 from shared.domain.errors import ConflictError, FileRefusedError, NotFoundError, TributaryError
 from shared.domain.job import ENDED, JobState
 from shared.files.detect import HEAD_BYTES, detect
+from shared.files.examine import layout_of_copy
 from shared.files.layout import Layout
 from shared.files.rewrite import rewrite
 from shared.files.scan import Scan, scan_file
@@ -64,7 +65,7 @@ async def _plan(database: Database, blobs: Blobs, settings: Settings, job: Job, 
     if layout.rewrite:
         place = await _rewrite(blobs, settings, job, layout, place)
         head = await blobs.head(place.container, place.blob, HEAD_BYTES)
-        layout = _of_the_copy(layout, head, job, place)
+        layout = layout_of_copy(head, layout, name=job.file_name or place.blob, size=place.size, options=job.options)
 
     def open_at(offset: int) -> Iterable[bytes]:
         return blobs.read(place.container, place.blob, offset=offset, etag=place.etag)
@@ -91,13 +92,6 @@ async def _rewrite(blobs: Blobs, settings: Settings, job: Job, layout: Layout, o
     source = blobs.read(original.container, original.blob, etag=original.etag)
     stored = await blobs.upload(settings.files_container, name, rewrite(source, layout), overwrite=True)
     return _Place(settings.files_container, name, stored.etag, stored.size)
-
-
-def _of_the_copy(layout: Layout, head: bytes, job: Job, place: _Place) -> Layout:
-    """The copy is read by its own head: what was found in the first bytes of the original holds for it by and large."""
-    options = job.options.model_copy(update={"encoding": "utf-8"})
-    found = detect(head, name=job.file_name or place.blob, size=place.size, options=options)
-    return found.model_copy(update={"rewrite": False, "warnings": layout.warnings})
 
 
 async def _save(database: Database, job: Job, scan: Scan, place: _Place, index_blob: str, phases: list[str]) -> None:

@@ -74,16 +74,17 @@ async def test_a_caller_over_the_limit_is_told_when_to_come_back(limited: httpx.
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
 
 
-async def test_guessing_keys_is_limited_by_address(limited: httpx.AsyncClient) -> None:
-    async def guess(address: str) -> int:
-        headers = {"X-API-Key": "trib_guess", "X-Forwarded-For": f"10.9.9.9, {address}:51000"}
+@pytest.mark.parametrize(("one", "other"), [("203.0.113.7", "203.0.113.8"), ("[2001:db8::7]", "[2001:db8::8]")])
+async def test_guessing_keys_is_limited_by_address(limited: httpx.AsyncClient, one: str, other: str) -> None:
+    async def guess(address: str, port: int) -> int:
+        headers = {"X-API-Key": "trib_guess", "X-Forwarded-For": f"10.9.9.9, {address}:{port}"}
         return (await limited.get("/api/import/tools", headers=headers)).status_code
 
-    statuses = [await guess("203.0.113.7") for _ in range(7)]
+    statuses = [await guess(one, 51000 + number) for number in range(7)]
 
     assert statuses[0] == 401
     assert 429 in statuses
-    assert await guess("203.0.113.8") == 401
+    assert await guess(other, 51000) == 401
 
 
 async def test_liveness_needs_nothing_and_says_nothing(anonymous: httpx.AsyncClient) -> None:
