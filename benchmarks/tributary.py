@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import psycopg
-from azure.storage.blob import BlobClient
 
 from local.environment import read_env_file
 from local.processes import end_leftovers, lock_state
@@ -25,7 +24,7 @@ IMPORT_SOURCE = "bench"
 READY_SECONDS = 120
 IMPORT_SECONDS = 3600
 POLL_SECONDS = 0.25
-_BLOCK_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _ENDED = ("completed", "failed", "cancelled")
 _PORTS = ("TRIBUTARY_PORT", "POSTGRES_PORT", "AZURITE_BLOB_PORT", "AZURITE_QUEUE_PORT")
 
@@ -84,7 +83,7 @@ def load(stack: Stack, path: Path) -> Load:
         started = time.perf_counter()
         answer = client.post("/api/import/uploads", json={"file_name": path.name, "import_source": IMPORT_SOURCE})
         offer = answer.raise_for_status().json()
-        _send(offer["upload_url"], path)
+        _send(offer, path)
         sent = time.perf_counter() - started
         status = _watch(client, str(offer["job_id"]))
     if status["state"] != "completed":
@@ -98,10 +97,11 @@ def empty_tables(stack: Stack) -> None:
         connection.execute("truncate issues, issue_changes, rejections")
 
 
-def _send(url: str, path: Path) -> None:
-    blob = BlobClient.from_blob_url(url, max_block_size=_BLOCK_BYTES, max_single_put_size=_BLOCK_BYTES)
-    with blob, path.open("rb") as file:
-        blob.upload_blob(file, length=path.stat().st_size, max_concurrency=2)
+def _send(offer: dict[str, Any], path: Path) -> None:
+    headers = {**offer["headers"], "Content-Length": str(path.stat().st_size)}
+    with path.open("rb") as file:
+        chunks = iter(lambda: file.read(_CHUNK_BYTES), b"")
+        httpx.put(offer["upload_url"], content=chunks, headers=headers, timeout=IMPORT_SECONDS).raise_for_status()
 
 
 def _watch(client: httpx.Client, job_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ app is used, and upload addresses are signed with a user delegation key.
 import asyncio
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -127,13 +128,17 @@ class Blobs:
                     return
                 raise
             chunks = download.chunks()
-        while True:
-            with _domain_errors(container, name):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            for start in range(0, len(chunk), _SLICE_BYTES):
-                yield chunk[start : start + _SLICE_BYTES]
+        # The next request is under way while the caller works on this one's bytes.
+        with ThreadPoolExecutor(1, thread_name_prefix="blob-read") as ahead:
+            coming = ahead.submit(next, chunks, None)
+            while True:
+                with _domain_errors(container, name):
+                    chunk = coming.result()
+                if chunk is None:
+                    return
+                coming = ahead.submit(next, chunks, None)
+                for start in range(0, len(chunk), _SLICE_BYTES):
+                    yield chunk[start : start + _SLICE_BYTES]
 
     async def head(self, container: str, name: str, length: int) -> bytes:
         """The first bytes of a blob; all of it if it is shorter."""

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(50 * MEBIBYTE, ge=1)
     max_file_bytes: int = Field(10 * 1024 * MEBIBYTE, ge=1, description="Largest file taken from the container")
     job_concurrency: int = Field(3, ge=1, le=100)
-    load_concurrency: int = Field(2, ge=1, le=16, description="Batches one worker process loads side by side")
+    load_concurrency: int = Field(3, ge=1, le=16, description="Batches one worker process loads side by side")
     batch_bytes: int = Field(8 * MEBIBYTE, ge=1024)
     retention_days: int = Field(7, ge=1)
 

@@ -71,7 +71,9 @@ _ZONES = {
     "cet": 1,
     "cest": 2,
 }
-_IN_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6}|\.\d{3})?)(?:Z|\+00:00)", re.ASCII)
+_IN_UTC = re.compile(
+    r"((\d{4}-\d\d-\d\d)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{6}|\.\d{3})?)(?:Z|\+00:00)", re.ASCII
+)
 
 
 class DateReader:
@@ -84,12 +86,14 @@ class DateReader:
 
     def timestamp(self, text: str) -> str:
         """The moment as ISO 8601 with offset; raises ValueError with a sentence for people."""
+        # Most files are written by machines: what PostgreSQL reads as it stands is only checked, and days repeat.
+        exact = _IN_UTC.fullmatch(text)
+        if exact:
+            self.date(exact[2])
+            return f"{exact[1]}+00:00"
         found = self._timestamps.get(text)
         if found is None:
-            moment = self._parse(text)
-            # Most files are written by machines: what PostgreSQL reads as it stands is not written anew.
-            exact = _IN_UTC.fullmatch(text)
-            found = f"{exact[1]}+00:00" if exact else _in_utc(moment)
+            found = _in_utc(self._parse(text))
             _remember(self._timestamps, text, found)
         return found
 

@@ -25,7 +25,19 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 _NO_ID = "missing_id"
 # Fields of few different values: what a good cell came to is remembered.
 _REPETITIVE = frozenset(
-    {"type", "status", "priority", "severity", "assignee", "reporter", "labels", "components", "project", "sprint"}
+    {
+        "type",
+        "status",
+        "priority",
+        "severity",
+        "assignee",
+        "reporter",
+        "labels",
+        "components",
+        "project",
+        "sprint",
+        "story_points",
+    }
 )
 _MEMO_CELLS = 4096
 
@@ -154,12 +166,16 @@ class Reader:
             # Blank lines travel with the record behind them.
             yield from (record.content for record in json_records(raws, 1) if record.content != [])
             return
-        lines = decode_lines([line for raw in raws for line in raw.splitlines(keepends=True)], self._layout.encoding)
+        # A record may be handed over whole: its line ends stand in quotes, but for the last, and for blank lines above.
+        lines = decode_lines([raw.lstrip(b"\r\n") for raw in raws], self._layout.encoding)
         yield from self._rows(raws, lines)
 
     def _rows(self, raws: Sequence[bytes], lines: list[str]) -> Iterator[list[str]]:
         """The cells of each record; all at once, and singly only where lines of empty cells stand above one."""
-        rows = [cells for cells in csv.reader(lines, **dialect(self._layout)) if cells]
+        try:
+            rows = [cells for cells in csv.reader(lines, **dialect(self._layout)) if cells]
+        except csv.Error:
+            rows = []
         if len(rows) == len(raws):
             yield from rows
             return

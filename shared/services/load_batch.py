@@ -24,7 +24,7 @@ from shared.telemetry import log_context, record_batch
 
 log = logging.getLogger(__name__)
 
-_SLICE = 2_000
+_SLICE = 1_000
 
 
 class _Fate(Enum):
@@ -161,7 +161,7 @@ async def _store(work: _Work, outcome: _Outcome) -> None:
         work.connection,
         job.import_source,
         [index.ids[position] or "" for position in askable],
-        b"".join([index.hash_at(position) for position in askable]),
+        bytes(index.hashes) if len(askable) == len(index) else b"".join([index.hash_at(p) for p in askable]),
     )
     new = {askable[position] for position in differences.new}
     changed = {askable[position] for position in differences.changed}

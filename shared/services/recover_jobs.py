@@ -12,7 +12,7 @@ from shared.store.database import Database
 log = logging.getLogger(__name__)
 
 # A job claimed a moment ago may not have been handed to its orchestration yet.
-GRACE = timedelta(seconds=10)
+GRACE = timedelta(seconds=2)
 
 
 class IsAlive(Protocol):

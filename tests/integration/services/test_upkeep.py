@@ -1,0 +1,107 @@
+"""What keeps the pipeline going by itself: dispatch, recovery, clean-up, and files nobody announced."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from shared.blobs import Blobs
+from shared.domain.errors import NotFoundError
+from shared.domain.job import ImportOptions, JobState
+from shared.services.accept_import import accept_blob
+from shared.services.clean_up import clean_up
+from shared.services.dispatch_jobs import dispatch
+from shared.services.record_poison import record_poison
+from shared.services.recover_jobs import recover
+from shared.store import audit_log, jobs
+from shared.store.database import Database
+from shared.store.jobs import Job
+from tests.integration.services.test_load_batch import given_claimed_job, titles
+from tests.support.api import RecordingStarter
+from tests.support.files import issues_csv
+from tests.support.pipeline import run_job
+from tests.support.settings import make_settings
+
+CONTENT = issues_csv([("R-1", "one")], header=("external_id", "title"))
+SETTINGS = make_settings()
+
+
+async def find(database: Database, job_id: UUID) -> Job | None:
+    async with database.connection() as connection:
+        return await jobs.find_job(connection, job_id)
+
+
+async def test_job_whose_start_fails_goes_back_in_the_queue(database: Database, blobs: Blobs) -> None:
+    await blobs.upload(SETTINGS.uploads_container, "label/a.csv", CONTENT)
+    job = await accept_blob(database, blobs, SETTINGS, name="label/a.csv")
+    assert job is not None
+
+    async def fail(job_id: UUID, attempt: int) -> None:
+        raise ConnectionError("no engine")
+
+    with pytest.raises(ConnectionError):
+        await dispatch(database, fail, concurrency=3)
+
+    starter = RecordingStarter()
+    assert await dispatch(database, starter, concurrency=3) == 1
+    assert starter.started == [(job.id, 2)]
+
+
+async def test_only_jobs_without_a_live_orchestration_are_recovered(database: Database, blobs: Blobs) -> None:
+    lost = await given_claimed_job(database, blobs, SETTINGS, CONTENT, ImportOptions())
+    starter = RecordingStarter()
+    later = datetime.now(UTC) + timedelta(minutes=1)
+
+    async def dead(job_id: UUID, attempt: int) -> bool:
+        return False
+
+    async def alive(job_id: UUID, attempt: int) -> bool:
+        return True
+
+    assert await recover(database, alive, starter, now=later) == 0
+    assert await recover(database, dead, starter, now=datetime.now(UTC)) == 0, "it was claimed a moment ago"
+    assert await recover(database, dead, starter, now=later) == 1
+    assert starter.started == [(lost, 2)]
+
+
+async def test_clean_up_forgets_old_jobs_and_their_files_but_not_what_they_brought(
+    database: Database, blobs: Blobs
+) -> None:
+    job_id = await given_claimed_job(database, blobs, SETTINGS, CONTENT, ImportOptions())
+    await run_job(database, blobs, SETTINGS, job_id)
+    job = await find(database, job_id)
+    assert job is not None
+    assert job.state is JobState.COMPLETED
+    now = datetime.now(UTC)
+
+    assert await clean_up(database, blobs, SETTINGS, now=now + timedelta(days=6)) == 0
+    assert await clean_up(database, blobs, SETTINGS, now=now + timedelta(days=8)) == 1
+
+    assert await find(database, job_id) is None
+    with pytest.raises(NotFoundError):
+        await blobs.properties(SETTINGS.files_container, job.file_blob or "")
+    assert await titles(database) == {"R-1": "one"}
+
+
+async def test_dropped_file_is_taken_once_with_the_options_of_its_metadata(database: Database, blobs: Blobs) -> None:
+    metadata = {"import_source": "Plant 7", "duplicates": "skip", "priority": "high"}
+    await blobs.upload(SETTINGS.uploads_container, "x.csv", CONTENT, metadata=metadata)
+
+    job = await accept_blob(database, blobs, SETTINGS, name="x.csv")
+    again = await accept_blob(database, blobs, SETTINGS, name="x.csv")
+
+    assert job is not None
+    assert (job.import_source, job.options.duplicates, job.priority) == ("plant-7", "skip", "high")
+    assert again is None
+    async with database.connection() as connection:
+        entries = await audit_log.list_entries(connection, subject=f"job:{job.id}")
+    assert [(entry.actor, entry.action) for entry in entries] == [("container", "job.accepted")]
+
+
+async def test_file_nobody_could_accept_is_a_dead_letter_once(database: Database) -> None:
+    for _ in range(2):
+        await record_poison(database, container="uploads", name="bad/name.csv", etag="1")
+
+    async with database.connection() as connection:
+        found = await jobs.list_jobs(connection, state=JobState.FAILED)
+    assert [(job.file_name, (job.error or {})["code"]) for job in found] == [("name.csv", "not_accepted")]
