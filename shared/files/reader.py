@@ -18,6 +18,7 @@ from shared.files.fields import Cell, Convert, FieldError
 from shared.files.flatten import cell_at
 from shared.files.layout import RESERVED_COLUMNS, Format, Layout
 from shared.files.lines import Record, csv_records, decode_lines, dialect, json_records
+from shared.files.payload import jsonb, payload_names, printable, with_lists, without_nul
 from shared.files.presets import PRESETS, Preset
 
 _SHOWN_CHARS = 200
@@ -85,7 +86,7 @@ class Reader:
             else:
                 self._several.append((self._position[field], field, columns, converters[field]))
         self._blank: list[str | None] = ["[]" if name in {"labels", "components"} else None for name in self._fields]
-        self._names, self._repeated = _payload_names(layout.header)
+        self._names, self._repeated = payload_names(layout.header)
         self._reserved = [name for name in RESERVED_COLUMNS if name in self._names]
         self._rejection_column = _index_of(layout.header, "_rejection_id")
         self._derive = self._derive_issue if layout.kind is Kind.ISSUES else self._derive_project
@@ -202,7 +203,7 @@ class Reader:
         identity = self.identity(content) if content else None
         rejection_id = self._rejection_id(content) if content else None
         payload = {"_raw": raw.decode(errors="replace").replace("\0", "")} if content is None else self._shown(content)
-        return BrokenRecord(row, _printable(identity), (problem,), payload, rejection_id)
+        return BrokenRecord(row, printable(identity), (problem,), payload, rejection_id)
 
     def _record(self, row: int, content: Any) -> NormalizedRecord | BrokenRecord:
         values = self._blank.copy()
@@ -327,7 +328,7 @@ class Reader:
         return None
 
     def _shown(self, content: Any) -> Any:
-        return [_printable(cell) for cell in content] if self._csv else _without_nul(content)
+        return [printable(cell) for cell in content] if self._csv else without_nul(content)
 
     def _payload(self, content: Any) -> bytes:
         if not self._csv:
@@ -335,11 +336,11 @@ class Reader:
         elif not self._repeated:
             record = dict(zip(self._names, content, strict=False))
         else:
-            record = _with_lists(self._names, self._repeated, content)
+            record = with_lists(self._names, self._repeated, content)
         for name in self._reserved:
             record.pop(name, None)
         # Of a CSV the NULs are gone already.
-        text = orjson.dumps(record) if self._csv else _jsonb(record)
+        text = orjson.dumps(record) if self._csv else jsonb(record)
         return without_credentials(text.decode()).encode() if self._layout.kind is Kind.PROJECTS else text
 
     def _rejection_id(self, content: Any) -> int | None:
@@ -360,7 +361,7 @@ class Reader:
         return Problem(
             code=f"{field}_{error.code}" if field == "title" else error.code,
             column=self._column_name(field),
-            value=_printable(shown[:_SHOWN_CHARS]),
+            value=printable(shown[:_SHOWN_CHARS]),
             reason=str(error),
             hint=error.hint,
         )
@@ -394,46 +395,6 @@ def _converters(layout: Layout, preset: Preset) -> dict[str, Convert]:
         "source_updated_at": point,
         "resolved_at": point,
     }
-
-
-def _payload_names(header: tuple[str, ...]) -> tuple[list[str], dict[str, list[int]]]:
-    """Names for the payload, unnamed columns numbered, and the positions of each name that occurs more than once."""
-    names = [name.strip() or f"column {number}" for number, name in enumerate(header, 1)]
-    positions: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        positions.setdefault(name, []).append(index)
-    return names, {name: found for name, found in positions.items() if len(found) > 1}
-
-
-def _with_lists(names: Sequence[str], repeated: dict[str, list[int]], cells: Sequence[str]) -> dict[str, Any]:
-    record: dict[str, Any] = dict(zip(names, cells, strict=False))
-    for name, indices in repeated.items():
-        record[name] = [cells[index] for index in indices if index < len(cells) and cells[index]]
-    return record
-
-
-def _jsonb(record: dict[str, Any]) -> bytes:
-    text = orjson.dumps(record)
-    return orjson.dumps(_without_nul(record)) if b"\\u0000" in text else text
-
-
-def _without_nul(value: Any) -> Any:
-    match value:
-        case str():
-            return value.replace("\0", "")
-        case list():
-            return [_without_nul(item) for item in value]
-        case dict():
-            return {key.replace("\0", ""): _without_nul(item) for key, item in value.items()}
-        case _:
-            return value
-
-
-def _printable(value: str | None) -> str | None:
-    r"""Text that any database and terminal takes: bytes that were no text become \xNN."""
-    if value is None or value.isascii():
-        return value
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _index_of(header: tuple[str, ...], name: str) -> int | None:
