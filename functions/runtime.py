@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -26,7 +25,6 @@ class Runtime:
 
 
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-_SWITCH_SECONDS = 0.002
 _runtime: Runtime | None = None
 _making = asyncio.Lock()
 
@@ -45,8 +43,6 @@ async def _make(chosen: Settings) -> Runtime:
     # A batch makes hundreds of thousands of objects and no cycles; looking for some would take a tenth of its time.
     gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 20)
-    # By default a thread that parses keeps the interpreter for 5 ms each time the event loop has a few bytes to send.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     database = Database(
         chosen.database_url.get_secret_value(),
         size=chosen.database_pool_size,
