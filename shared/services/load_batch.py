@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from uuid import UUID
@@ -24,7 +25,13 @@ from shared.telemetry import log_context, record_batch
 
 log = logging.getLogger(__name__)
 
-_SLICE = 1_000
+_SLICE = 2_000
+# One thread parses for all batches of this worker: several would only take the interpreter from each other.
+_PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
+
+
+async def _parse[T](work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_PARSER, work)
 
 
 class _Fate(Enum):
@@ -133,7 +140,7 @@ class _Work:
     ) -> tuple[list[NormalizedRecord], list[BrokenRecord]]:
         """Normalize the records at some positions of the batch's bytes."""
         rows = [self.index.rows[position] for position in positions]
-        return await asyncio.to_thread(lambda: self.reader.normalize(self.index.cut(content, positions), rows))
+        return await _parse(lambda: self.reader.normalize(self.index.cut(content, positions), rows))
 
 
 async def _read_index(blobs: Blobs, settings: Settings, job: Job, batch: Batch) -> BatchIndex:
@@ -230,7 +237,7 @@ class _Rows:
         self.hashes.append(content_hash)
 
     async def lines(self, job: Job) -> bytes:
-        return await asyncio.to_thread(copy_lines, self.records, self.hashes, job.id, job.import_source)
+        return await _parse(lambda: copy_lines(self.records, self.hashes, job.id, job.import_source))
 
 
 def _describe(error: Exception) -> dict[str, str]:
