@@ -9,6 +9,7 @@ TributaryError
 ├── ConflictError                the request contradicts the state of things
 ├── TooLargeError                over a size limit
 ├── TooManyRequestsError         carries retry_after seconds
+├── SourceError                  a tracker refused or failed; carries its class of trouble and advice
 └── UnavailableError             a part we need is out of reach; retryable
     ├── DatabaseUnavailableError
     └── StorageUnavailableError
@@ -16,6 +17,8 @@ TributaryError
 A class says whether the same call may succeed later (`retryable`) and has a stable `code` for machines.
 """
 
+from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -106,3 +109,78 @@ class StorageUnavailableError(UnavailableError):
     """The blob storage does not answer."""
 
     code = "storage_unavailable"
+
+
+class Trouble(StrEnum):
+    """What can be wrong with a source; every answer that is not a success is exactly one of these."""
+
+    AUTH_EXPIRED = "AUTH_EXPIRED"
+    AUTH_INVALID = "AUTH_INVALID"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    SUSPENDED_PAYMENT = "SUSPENDED_PAYMENT"
+    RATE_LIMIT = "RATE_LIMIT"
+    NOT_FOUND = "NOT_FOUND"
+    BAD_REQUEST = "BAD_REQUEST"
+    SCHEMA_CHANGED = "SCHEMA_CHANGED"
+    PAYLOAD_INVALID = "PAYLOAD_INVALID"
+    SERVER_ERROR = "SERVER_ERROR"
+    MAINTENANCE = "MAINTENANCE"
+    NETWORK_GLITCH = "NETWORK_GLITCH"
+    TIMEOUT = "TIMEOUT"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later without anybody doing anything."""
+        return self in _PASSING
+
+    @property
+    def advice(self) -> str:
+        """One sentence a person can act on."""
+        return _ADVICE[self]
+
+
+_PASSING = frozenset(
+    {
+        Trouble.RATE_LIMIT,
+        Trouble.PAYLOAD_INVALID,
+        Trouble.SERVER_ERROR,
+        Trouble.MAINTENANCE,
+        Trouble.NETWORK_GLITCH,
+        Trouble.TIMEOUT,
+    }
+)
+_ADVICE = {
+    Trouble.AUTH_EXPIRED: "Create a new token in the tracker and save it in the connection's credentials",
+    Trouble.AUTH_INVALID: "Check the address, the account and the token; the tracker does not know them",
+    Trouble.PERMISSION_DENIED: "Give the account of this connection the permission named, or leave the scope out",
+    Trouble.SUSPENDED_PAYMENT: "The tracker's subscription is suspended: have its owner settle it",
+    Trouble.RATE_LIMIT: "Nothing to do: the job goes on by itself when the tracker allows it",
+    Trouble.NOT_FOUND: "Check the name; it does not exist, was renamed, or is hidden from this account",
+    Trouble.BAD_REQUEST: "Check the query and the field names in the connection's settings",
+    Trouble.SCHEMA_CHANGED: "The tracker's API changed: look for a newer version of Tributary",
+    Trouble.PAYLOAD_INVALID: "The answer was cut off or is not JSON; if it stays, look for a proxy in between",
+    Trouble.SERVER_ERROR: "The tracker has a problem of its own; it is tried again",
+    Trouble.MAINTENANCE: "The tracker is down for maintenance; it is tried again",
+    Trouble.NETWORK_GLITCH: "The connection broke; it is tried again. If it stays, check address and firewall",
+    Trouble.TIMEOUT: "The tracker did not answer in time; it is tried again",
+}
+
+
+class SourceError(TributaryError):
+    """A tracker answered with an error, or not at all. `detail` is safe to show: it never holds a secret or a body."""
+
+    code = "source_error"
+
+    def __init__(
+        self,
+        trouble: Trouble,
+        detail: str,
+        *,
+        status: int | None = None,
+        retry_at: datetime | None = None,
+        hint: str = "",
+    ) -> None:
+        self.trouble = trouble
+        self.status = status
+        self.retry_at = retry_at
+        super().__init__(detail, hint=hint or trouble.advice)

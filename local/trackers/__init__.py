@@ -1,0 +1,1 @@
+"""Simulated trackers: five HTTP services with the APIs, limits, faults and traps of the real ones."""

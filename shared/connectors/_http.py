@@ -1,0 +1,290 @@
+"""The one HTTP client of all connectors: authentication, limits, timeouts, sub-second retries, and classified errors.
+
+Longer waits are not this module's business: a source that says "later" raises SourceError with `retry_at`, and the job
+waits on a durable timer. Redirects are followed here one by one, so that credentials never reach another host; the
+transport of the client guards which addresses may be reached at all.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, TypeIs, cast
+
+import httpx
+import orjson
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from shared.connectors._protocol import Quota
+from shared.domain.errors import SourceError, Trouble
+
+TIMEOUT = httpx.Timeout(30, connect=10)
+USER_AGENT = "Tributary"
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_REDIRECTS = 5
+_TRIES = 3
+_QUICKLY_RETRIED = {Trouble.NETWORK_GLITCH, Trouble.SERVER_ERROR, Trouble.PAYLOAD_INVALID}
+_SHOWN_CHARACTERS = 200
+_MESSAGE_NAMES = ("message", "errorMessages", "detail", "error_description", "error")
+
+Headers = Mapping[str, str]
+Authorize = Callable[[], Awaitable[Headers]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A successful answer. `data` is its JSON; `read_at` our time just before the request was sent."""
+
+    status: int
+    headers: httpx.Headers
+    data: Any
+    read_at: datetime
+    url: str
+    links: Mapping[str | None, Mapping[str, str]]
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The source's clock, whole seconds."""
+        return parse_http_date(self.headers.get("date"))
+
+    def link(self, relation: str) -> str | None:
+        """The target of a Link header."""
+        return self.links.get(relation, {}).get("url")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """An answer that is no success, for a connector to classify."""
+
+    status: int
+    headers: httpx.Headers
+    text: str
+    now: datetime
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, or None; errors come as HTML, plain text or nothing as well."""
+        with suppress(orjson.JSONDecodeError):
+            return orjson.loads(self.text)
+        return None
+
+    @property
+    def retry_after(self) -> datetime | None:
+        """When Retry-After, in seconds or as a date, allows the next call."""
+        value = self.headers.get("retry-after", "").strip()
+        with suppress(ValueError):
+            return self.now + timedelta(seconds=max(float(value), 0))
+        return parse_http_date(value)
+
+    def error(self, trouble: Trouble, detail: str, *, retry_at: datetime | None = None, hint: str = "") -> SourceError:
+        """A SourceError about this answer."""
+        return SourceError(trouble, detail, status=self.status, retry_at=retry_at, hint=hint)
+
+
+Classify = Callable[[Refusal], SourceError | None]
+
+
+async def no_authorization() -> Headers:
+    """For calls that carry their credentials in headers of the client."""
+    return {}
+
+
+class TrackerHTTP:
+    """Requests to one tracker on behalf of one connection."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        base_url: str,
+        authorize: Authorize = no_authorization,
+        classify: Classify | None = None,
+        read_quota: Callable[[httpx.Headers], Quota | None] | None = None,
+        concurrency: int = 2,
+    ) -> None:
+        self._client = client
+        self._base = httpx.URL(base_url if base_url.endswith("/") else base_url + "/")
+        self._authorize = authorize
+        self._classify = classify
+        self._read_quota = read_quota
+        self._free = asyncio.Semaphore(concurrency)
+        self.requests = 0
+        self.quota: Quota | None = None
+
+    async def get(
+        self, path: str, params: Mapping[str, Any] | None = None, *, headers: Headers | None = None
+    ) -> Answer:
+        """GET a path under the base address, or an absolute URL such as a next link."""
+        return await self.request("GET", path, params=params, headers=headers)
+
+    async def post(self, path: str, json: Any, *, params: Mapping[str, Any] | None = None) -> Answer:
+        """POST JSON; only for calls that change nothing, because it may be sent more than once."""
+        return await self.request("POST", path, params=params, json=json)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        headers: Headers | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request, again within a second after a glitch. Raises SourceError for anything but a success."""
+        request = {"params": params, "json": json, "data": form, "headers": headers}
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(_TRIES),
+            wait=wait_random_exponential(multiplier=0.1, max=0.6),
+            retry=retry_if_exception(_is_glitch),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                return await self._once(method, self._base.join(path), request)
+        raise AssertionError("tenacity re-raises")
+
+    async def _once(self, method: str, url: httpx.URL, request: dict[str, Any]) -> Answer:
+        for _ in range(_MOST_REDIRECTS + 1):
+            own = (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
+            headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
+            headers |= cast("Headers", request["headers"] or {})
+            if own:
+                headers |= await self._authorize()
+            async with self._free:
+                read_at = datetime.now(UTC)
+                self.requests += 1
+                response, content = await self._send(method, url, {**request, "headers": headers})
+            if self._read_quota and (quota := self._read_quota(response.headers)):
+                self.quota = quota
+            if response.status_code in {301, 302, 307, 308} and "location" in response.headers and method == "GET":
+                url = url.join(response.headers["location"])
+                request = {**request, "params": None}
+                continue
+            return self._answer(response, content, read_at)
+        raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle", status=response.status_code)
+
+    async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
+        try:
+            message = self._client.build_request(method, url, timeout=TIMEOUT, **_present(request))
+            response = await self._client.send(message, stream=True, follow_redirects=False)
+            async with aclosing(response):
+                content = await _read(response)
+        except httpx.TimeoutException as error:
+            raise SourceError(Trouble.TIMEOUT, f"{url.host} did not answer within {TIMEOUT.read:.0f} s") from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise SourceError(
+                Trouble.NETWORK_GLITCH, f"The connection to {url.host} failed: {type(error).__name__}"
+            ) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise SourceError(Trouble.BAD_REQUEST, "The source sent an address that cannot be used") from error
+        return response, content
+
+    def _answer(self, response: httpx.Response, content: bytes, read_at: datetime) -> Answer:
+        if response.is_success:
+            data: Any = None
+            if content.strip():
+                try:
+                    data = orjson.loads(content)
+                except orjson.JSONDecodeError as error:
+                    raise _not_json(response) from error
+            return Answer(
+                status=response.status_code,
+                headers=response.headers,
+                data=data,
+                read_at=read_at,
+                url=str(response.url),
+                links=response.links,
+            )
+        text = content.decode(errors="replace")
+        refusal = Refusal(status=response.status_code, headers=response.headers, text=text, now=datetime.now(UTC))
+        raise (self._classify(refusal) if self._classify else None) or classify(refusal)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    content = bytearray()
+    async for chunk in response.aiter_bytes():
+        content += chunk
+        if len(content) > MOST_ANSWER_BYTES:
+            raise SourceError(Trouble.PAYLOAD_INVALID, "The answer is larger than 64 MB")
+    return bytes(content)
+
+
+def classify(refusal: Refusal) -> SourceError:
+    """What a status means where the tracker has no riddle of its own for it."""
+    status = refusal.status
+    says = f"{status} {_phrase(status)}{_message(refusal)}"
+    if status == 503 or (status >= 500 and _is_html(refusal.headers)):
+        return refusal.error(Trouble.MAINTENANCE, f"The source is not available: {says}", retry_at=refusal.retry_after)
+    trouble = _TROUBLE_OF.get(status) or (Trouble.SERVER_ERROR if status >= 500 else Trouble.BAD_REQUEST)
+    return refusal.error(trouble, f"The source answered {says}", retry_at=refusal.retry_after)
+
+
+_TROUBLE_OF = {
+    401: Trouble.AUTH_INVALID,
+    402: Trouble.SUSPENDED_PAYMENT,
+    403: Trouble.PERMISSION_DENIED,
+    404: Trouble.NOT_FOUND,
+    408: Trouble.TIMEOUT,
+    410: Trouble.SCHEMA_CHANGED,
+    429: Trouble.RATE_LIMIT,
+}
+
+
+def parse_http_date(value: str | None) -> datetime | None:
+    """The time a Date or Retry-After header names, or None."""
+    if not value:
+        return None
+    with suppress(ValueError, TypeError):
+        moment = parsedate_to_datetime(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return None
+
+
+def _is_glitch(error: BaseException) -> bool:
+    return isinstance(error, SourceError) and error.trouble in _QUICKLY_RETRIED and error.retry_at is None
+
+
+def _not_json(response: httpx.Response) -> SourceError:
+    if _is_html(response.headers):
+        return SourceError(
+            Trouble.MAINTENANCE,
+            "The source sent a web page where data was expected",
+            status=response.status_code,
+            hint="A maintenance or log-in page: check the address if it stays",
+        )
+    return SourceError(Trouble.PAYLOAD_INVALID, "The answer is cut off or is not JSON", status=response.status_code)
+
+
+def _is_html(headers: Headers) -> bool:
+    return "html" in headers.get("content-type", "")
+
+
+def _message(refusal: Refusal) -> str:
+    """What the tracker says, where it says it in the common places; never the whole body."""
+    found = refusal.json
+    if _is_object(found):
+        found = next((found[name] for name in _MESSAGE_NAMES if found.get(name)), "")
+    if _is_object(found):
+        found = found.get("message", "")
+    if isinstance(found, list):
+        found = "; ".join(map(str, cast("list[object]", found)))
+    text = " ".join(str(found).split()) if isinstance(found, str) else ""
+    return f": {text[:_SHOWN_CHARACTERS]}" if text else ""
+
+
+def _is_object(value: object) -> TypeIs[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _phrase(status: int) -> str:
+    with suppress(ValueError):
+        return HTTPStatus(status).phrase
+    return "unknown status"
+
+
+def _present(request: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value is not None}
