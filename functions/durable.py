@@ -1,32 +1,31 @@
 """Start and look up orchestrations of jobs; the instance id is the job id and its attempt."""
 
-from uuid import UUID
-
 import azure.durable_functions as df
 import grpc
 from durabletask.client import OrchestrationStatus
 
+from shared.domain.job import JobKind, Turn
 from shared.services.dispatch_jobs import Starter
 from shared.services.recover_jobs import IsAlive
 
-ORCHESTRATOR = "import_job"
+_ORCHESTRATORS = {JobKind.ISSUES: "import_job", JobKind.PROJECTS: "import_job", JobKind.SYNC: "sync_job"}
 _LIVE = {OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED}
 
 
-def instance_id(job_id: UUID, attempt: int) -> str:
+def instance_id(turn: Turn) -> str:
     """The orchestration instance of one attempt."""
-    return f"{job_id}-{attempt}"
+    return f"{turn.job_id}-{turn.attempt}"
 
 
 def starter(client: df.DurableFunctionsClient) -> Starter:
     """A Starter on a durable client; starting an instance that exists is success, because dispatch may repeat."""
 
-    async def start(job_id: UUID, attempt: int) -> None:
+    async def start(turn: Turn) -> None:
         try:
             await client.schedule_new_orchestration(
-                ORCHESTRATOR,
-                input={"job_id": str(job_id), "attempt": attempt},
-                instance_id=instance_id(job_id, attempt),
+                _ORCHESTRATORS[turn.kind],
+                input={"job_id": str(turn.job_id), "attempt": turn.attempt},
+                instance_id=instance_id(turn),
             )
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
@@ -38,8 +37,8 @@ def starter(client: df.DurableFunctionsClient) -> Starter:
 def liveness(client: df.DurableFunctionsClient) -> IsAlive:
     """Whether an attempt's orchestration still runs."""
 
-    async def is_alive(job_id: UUID, attempt: int) -> bool:
-        state = await client.get_orchestration_state(instance_id(job_id, attempt))
+    async def is_alive(turn: Turn) -> bool:
+        state = await client.get_orchestration_state(instance_id(turn))
         return state is not None and state.runtime_status in _LIVE
 
     return is_alive

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from shared import telemetry
 from shared.blobs import Blobs
 from shared.security.entra import EntraVerifier
+from shared.security.outbound import guarded_client
+from shared.security.sealing import KeyRing, MasterKeys, Sealer
+from shared.services.default_connections import define_defaults
+from shared.services.open_connector import Connectors
 from shared.settings import Settings, settings
 from shared.store.database import Database
 
@@ -20,6 +24,7 @@ class Runtime:
     database: Database
     blobs: Blobs
     verifier: EntraVerifier | None
+    connectors: Connectors
     # Parsing holds the interpreter lock: more batches side by side than this only cost memory.
     loading: asyncio.Semaphore = field(repr=False)
 
@@ -49,13 +54,25 @@ async def _make(chosen: Settings) -> Runtime:
         password=_entra_password() if chosen.database_auth == "entra" else None,
     )
     await database.open()
+    sealer = Sealer(lambda: _master_keys(chosen))
+    connectors = Connectors(guarded_client(allow_private=chosen.allow_private_addresses), sealer)
+    await define_defaults(database, sealer, chosen)
     return Runtime(
         settings=chosen,
         database=database,
         blobs=Blobs(chosen),
         verifier=EntraVerifier(chosen) if chosen.entra_tenant_id else None,
+        connectors=connectors,
         loading=asyncio.Semaphore(chosen.load_concurrency),
     )
+
+
+def _master_keys(chosen: Settings) -> MasterKeys:
+    if chosen.credential_key_vault_key:
+        from shared.security.key_vault import KeyVaultKeys
+
+        return KeyVaultKeys(chosen.credential_key_vault_key)
+    return KeyRing(chosen.credential_encryption_key.get_secret_value())
 
 
 def _entra_password() -> Callable[[], Awaitable[str]]:

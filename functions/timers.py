@@ -10,6 +10,7 @@ from functions.runtime import runtime
 from shared.services.clean_up import clean_up as remove_old
 from shared.services.dispatch_jobs import dispatch
 from shared.services.recover_jobs import recover
+from shared.services.run_schedules import start_due_syncs
 
 bp = df.Blueprint()
 
@@ -17,10 +18,11 @@ bp = df.Blueprint()
 @bp.timer_trigger(arg_name="timer", schedule="0 * * * * *", run_on_startup=True)
 @bp.durable_client_input(client_name="client")
 async def keep_going(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:  # noqa: ARG001
-    """Continue jobs whose worker was lost and start waiting ones; at start-up too, for a restart loses workers."""
+    """Continue jobs whose worker was lost, queue syncs that are due, start waiting jobs; at start-up too."""
     now = await runtime()
     start = starter(client)
     await recover(now.database, liveness(client), start, now=datetime.now(UTC))
+    await start_due_syncs(now.database, now=datetime.now(UTC))
     await dispatch(now.database, start, concurrency=now.settings.job_concurrency)
 
 

@@ -1,10 +1,12 @@
 """The whole stack on one machine: PostgreSQL, Azurite, the schema, and the function host."""
 
+import base64
 import secrets
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -157,6 +159,7 @@ class Stack:
             "DATABASE_URL": database,
             "TRIBUTARY_BOOTSTRAP_KEY": api_key,
             "FUNCTIONS_MASTER_KEY": self._secret("master-key"),
+            "CREDENTIAL_ENCRYPTION_KEY": environment.get("CREDENTIAL_ENCRYPTION_KEY") or self._sealing_key(),
             "TRIBUTARY_PORT": str(self.options.port),
         }
         (self.state_dir / "logs").mkdir(exist_ok=True)
@@ -172,6 +175,10 @@ class Stack:
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(32))
         return path.read_text()
+
+    def _sealing_key(self) -> str:
+        key = base64.b64encode(sha256(self._secret("sealing-key").encode()).digest()).decode()
+        return f"local:{key}"
 
     def _host_serves(self) -> bool:
         try:

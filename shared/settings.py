@@ -47,6 +47,30 @@ class Settings(BaseSettings):
     batch_bytes: int = Field(8 * MEBIBYTE, ge=1024)
     retention_days: int = Field(7, ge=1)
 
+    credential_encryption_key: SecretStr = Field(
+        SecretStr(""), description="Key ring `id:base64 of 32 bytes`, the newest first, comma-separated"
+    )
+    credential_key_vault_key: str = Field("", description="URL of an RSA key in Key Vault, instead of the key ring")
+    allow_private_addresses: bool = Field(
+        False, description="Connections may lead to http and private addresses: for a local stack only"
+    )
+    sync_slice_seconds: float = Field(60, gt=0, description="How long one activity of a sync walks")
+    sync_part_tries: int = Field(4, ge=1, description="Tries of a part of a sync before it counts as failed")
+    schedule_default_cron: str = "*/15 * * * *"
+
+    jira_base_url: str = ""
+    jira_user_email: str = ""
+    jira_api_token: SecretStr = SecretStr("")
+    jira_default_project: str = ""
+    servicenow_instance: str = Field("", description="Name of the instance, or its URL")
+    servicenow_username: str = ""
+    servicenow_password: SecretStr = SecretStr("")
+    github_token: SecretStr = SecretStr("")
+    gitlab_token: SecretStr = SecretStr("")
+    gitlab_url: str = "https://gitlab.com"
+    sentry_auth_token: SecretStr = SecretStr("")
+    sentry_org: str = ""
+
     telemetry_file: str = Field("", description="Spans and metrics go to this file as JSON lines; `-` for stderr")
     applicationinsights_connection_string: SecretStr = SecretStr("")
     python_applicationinsights_enable_telemetry: bool = False

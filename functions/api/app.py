@@ -12,7 +12,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from functions.api import audit, docs, errors, health, imports, keys, openapi, pipeline, rejections
+from functions.api import (
+    audit,
+    docs,
+    errors,
+    health,
+    imports,
+    integrations,
+    issues,
+    keys,
+    openapi,
+    pipeline,
+    rejections,
+    tracker_imports,
+)
 from shared.settings import Settings
 from shared.telemetry import log_context
 
@@ -22,6 +35,8 @@ _TRACE_PARENT_PARTS = 4
 _TAGS = [
     {"name": "import", "description": "Files in, jobs and their progress."},
     {"name": "rejections", "description": "Records that could not be stored: look, mend, replay, dismiss."},
+    {"name": "integrations", "description": "Connections to trackers: register, test, sync, schedule, watch."},
+    {"name": "issues", "description": "Normalized issues and repositories."},
     {"name": "pipeline", "description": "All jobs, the dead-letter queue, pause and resume."},
     {"name": "keys", "description": "API keys."},
     {"name": "audit", "description": "Who did what."},
@@ -42,7 +57,9 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}" if route.tags else route.name,
     )
-    areas = [area.router for area in (imports, rejections, pipeline, keys, audit, health)]
+    areas = [tracker_imports.json_router, tracker_imports.router]
+    areas += [area.router for area in (imports, rejections, integrations, issues, pipeline, keys, audit, health)]
+    areas.append(issues.repositories)
     areas.append(docs.router(app, anonymous=settings.environment == "local"))
     for router in areas:
         app.include_router(router)

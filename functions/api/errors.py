@@ -19,6 +19,7 @@ from shared.domain.errors import (
     NotAllowedError,
     NotAuthenticatedError,
     NotFoundError,
+    SourceError,
     TooLargeError,
     TooManyRequestsError,
     TributaryError,
@@ -37,6 +38,7 @@ STATUS: dict[type[TributaryError], HTTPStatus] = {
     TooLargeError: HTTPStatus.CONTENT_TOO_LARGE,
     TooManyRequestsError: HTTPStatus.TOO_MANY_REQUESTS,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SourceError: HTTPStatus.BAD_GATEWAY,
     TributaryError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 # What the framework refuses by itself, in our words.
@@ -64,7 +66,9 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong with this request", examples=["There is no job with this id"])
     code: str = Field(description="The last part of `type`, for programs", examples=["not_found"])
     hint: str | None = Field(None, description="What to do", examples=["Ended jobs are removed after some days"])
-    reason: str | None = Field(None, description="Of a refused file: a stable word", examples=["truncated"])
+    reason: str | None = Field(
+        None, description="Of a refused file or a source that failed: a stable word", examples=["truncated"]
+    )
     fields: dict[str, str] | None = Field(None, description="Parts of the request and what is wrong with each")
     instance: str = Field(description="Path of the request", examples=["/api/import/status/…"])
     trace_id: str = Field(description="Finds this request in the logs", examples=["4bf92f3577b34da6a3ce929d0e0e4736"])
@@ -112,7 +116,7 @@ def answer(scope: Mapping[str, Any], error: Exception) -> Response:
         error.code,
         error.detail,
         hint=error.hint or None,
-        reason=error.reason if isinstance(error, FileRefusedError) else None,
+        reason=_reason(error),
         fields=error.fields or None,
     )
     headers: dict[str, str] = {}
@@ -123,6 +127,12 @@ def answer(scope: Mapping[str, Any], error: Exception) -> Response:
     elif error.retryable:
         headers["Retry-After"] = str(_RETRY_UNAVAILABLE_SECONDS)
     return respond(problem, headers)
+
+
+def _reason(error: TributaryError) -> str | None:
+    if isinstance(error, FileRefusedError):
+        return error.reason
+    return error.trouble if isinstance(error, SourceError) else None
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -157,7 +167,8 @@ def _problem(
 
 def _methods_at(scope: MutableMapping[str, Any], routes: Sequence[BaseRoute]) -> set[str]:
     fitting = [route for route in routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE]
-    return {method for route in fitting for method in route.methods or ()}
+    # A word in a path stands before the parameter that would take it too.
+    return {method for route in fitting if route.path == fitting[0].path for method in route.methods or ()}
 
 
 def _fields(errors: Sequence[Mapping[str, Any]]) -> dict[str, str]:

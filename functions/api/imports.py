@@ -14,12 +14,14 @@ from functions.api.context import Context, InContext
 from functions.api.forms import IdempotencyKey, Sent, chunks_of
 from functions.api.models import Accepted, ImportSource, JobPage, JobView, Link, Links, Moment, Word, accepted, job_view
 from functions.api.openapi import problems
+from shared.connectors import connectors
 from shared.domain.caller import Caller, Role
-from shared.domain.job import ImportOptions, ImportRequest, JobState, Kind, Priority
+from shared.domain.job import ImportOptions, ImportRequest, JobKind, JobState, Kind, Priority
 from shared.files.schema import csv_template, record_schema
 from shared.services.accept_import import accept_file, import_source_from, reserve_upload
 from shared.services.control_jobs import cancel_job, retry_job
 from shared.services.job_status import find_status, list_statuses
+from shared.services.manage_connections import list_views
 from shared.services.preview_file import Preview, assert_format, preview_file
 
 router = APIRouter(prefix="/api/import", route_class=GuardedRoute, tags=["import"])
@@ -80,7 +82,9 @@ class Tool(BaseModel):
     source: str = Field(examples=["csv"])
     title: str
     description: str
-    connected: bool = Field(description="Whether it can be used now; files always can")
+    connected: bool = Field(
+        description="Whether it can be used now: files always can, trackers once a connection passed its test"
+    )
     extensions: list[str]
     links: Links
 
@@ -185,25 +189,43 @@ async def execute(context: InContext, caller: Operator, response: Response, sour
 
 
 @router.get("/tools", summary="What can be imported", responses=problems())
-async def tools(_caller: Reader) -> ToolList:
+async def tools(context: InContext, _caller: Reader) -> ToolList:
     """Sources, and whether they are connected."""
-    return ToolList(
-        items=[
-            Tool(
-                source=source,
-                title=title,
-                description=description,
-                connected=True,
-                extensions=extensions,
-                links={
-                    "preview": Link(method="POST", href=f"/api/import/{source}/preview"),
-                    "execute": Link(method="POST", href=f"/api/import/{source}/execute"),
-                    "schema": Link(method="GET", href="/api/import/schema"),
-                },
-            )
-            for source, title, description, extensions in _TOOLS
-        ]
-    )
+    files = [
+        Tool(
+            source=source,
+            title=title,
+            description=description,
+            connected=True,
+            extensions=extensions,
+            links={
+                "preview": Link(method="POST", href=f"/api/import/{source}/preview"),
+                "execute": Link(method="POST", href=f"/api/import/{source}/execute"),
+                "schema": Link(method="GET", href="/api/import/schema"),
+            },
+        )
+        for source, title, description, extensions in _TOOLS
+    ]
+    tested = {
+        view.source for view in await list_views(context.runtime.database, after="", limit=1_000) if view.test_passed
+    }
+    trackers = [
+        Tool(
+            source=source,
+            title=each.title,
+            description=f"{', '.join(each.streams)} of a connection",
+            connected=source in tested,
+            extensions=[],
+            links={
+                "connections": Link(method="GET", href="/api/integrations"),
+                "form": Link(method="GET", href="/api/integrations/sources"),
+                "preview": Link(method="POST", href=f"/api/import/{source}/preview"),
+                "execute": Link(method="POST", href=f"/api/import/{source}/execute"),
+            },
+        )
+        for source, each in sorted(connectors().items())
+    ]
+    return ToolList(items=[*files, *trackers])
 
 
 @router.get("/schema", summary="The predefined record", responses=problems(422))
@@ -226,7 +248,7 @@ async def history(
     _caller: Reader,
     state: Annotated[JobState | None, Query(description="Only jobs in this state")] = None,
     import_source: Annotated[ImportSource | None, Query(description="Only jobs of this label")] = None,
-    kind: Annotated[Kind | None, Query(description="Only imports of such records")] = None,
+    kind: Annotated[JobKind | None, Query(description="Only jobs of this kind")] = None,
     since: Annotated[Moment | None, Query(description="Only jobs created at this time or later")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,

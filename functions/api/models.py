@@ -82,7 +82,7 @@ def job_links(status: JobStatus) -> dict[str, Link]:
     """What can be done with a job in its state."""
     links = _links_of_new(status.job_id, status.state)
     base = f"/api/import/{status.job_id}"
-    has_file = status.file_bytes is not None
+    has_file = status.file_bytes is not None or status.sync is not None
     if status.state in {JobState.FAILED, JobState.CANCELLED} and has_file:
         links["retry"] = Link(method="POST", href=f"{base}/retry")
     if status.counts.rejected:
@@ -91,6 +91,8 @@ def job_links(status: JobStatus) -> dict[str, Link]:
         stored = status.state is JobState.COMPLETED or not status.options.atomic
         if status.state in ENDED and stored:
             links["replay"] = Link(method="POST", href=f"{base}/rejections/replay")
+    if status.sync:
+        links["connection"] = Link(method="GET", href=f"/api/integrations/{status.import_source}")
     if status.parent_id:
         links["parent"] = Link(method="GET", href=f"/api/import/status/{status.parent_id}")
     return links

@@ -26,6 +26,7 @@ _EXAMPLES: dict[int, tuple[str, str, str]] = {  # status → code, detail, hint
     422: ("invalid_request", "The request does not fit the schema", ""),
     429: ("too_many_requests", "More than 100 requests in a minute: try again in 17 s", ""),
     500: ("internal_error", "Something went wrong here; the logs know it by this trace_id", ""),
+    502: ("source_error", "The source answered 401 Unauthorized", "Check the address, the account and the token"),
     503: ("database_unavailable", "The database does not answer", ""),
 }
 _WHEN = {
@@ -38,6 +39,7 @@ _WHEN = {
     422: "A part of the request is not understood, or a file is refused",
     429: "Too many requests in this minute",
     500: "A fault of ours",
+    502: "The tracker refused or failed; `reason` is the class of trouble",
     503: "A part we need is out of reach for now",
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
@@ -102,8 +104,19 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         _allow_blank_fields(schemas)
+        _add_json_import(document, schemas)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_json_import(document: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """`POST /api/import` takes a form with a file, or JSON that names a connection."""
+    operation = document["paths"]["/api/import"]["post"]
+    operation["summary"] = "Import a file, or from a connection"
+    schema = {"$ref": "#/components/schemas/TrackerImport"}
+    if "TrackerImport" in schemas:
+        operation["requestBody"]["content"]["application/json"] = {"schema": schema}
+        operation["responses"] |= {str(status): _response(status) for status in (404, 409)}
 
 
 def _allow_blank_fields(schemas: dict[str, Any]) -> None:

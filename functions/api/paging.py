@@ -14,7 +14,7 @@ from shared.domain.errors import InvalidRequestError
 Limit = Annotated[int, Query(ge=1, le=200, description="Most items of one page")]
 Cursor = Annotated[
     str | None,
-    Query(max_length=200, description="`next_cursor` of the page before; pages begin behind it"),
+    Query(max_length=1_000, description="`next_cursor` of the page before; pages begin behind it"),
 ]
 
 
@@ -46,6 +46,33 @@ def decode_id(cursor: str | None) -> int | None:
     if not isinstance(identity, int) or not 0 <= identity < 2**63:
         raise _refused()
     return identity
+
+
+def decode_text(cursor: str | None) -> str:
+    """The position in a list ordered by a text; empty for the start."""
+    if cursor is None:
+        return ""
+    try:
+        (text,) = _decode(cursor)
+    except (ValueError, TypeError) as error:
+        raise _refused() from error
+    if not isinstance(text, str) or "\0" in text:
+        raise _refused()
+    return text
+
+
+def decode_issue(cursor: str | None) -> tuple[datetime, str, str] | None:
+    """The position in the list of issues: time of change, source, id."""
+    if cursor is None:
+        return None
+    try:
+        time, source, identity = _decode(cursor)
+        at = datetime.fromisoformat(time)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _refused() from error
+    if at.tzinfo is None or not isinstance(source, str) or not isinstance(identity, str) or "\0" in source + identity:
+        raise _refused()
+    return at, source, identity
 
 
 def _decode(cursor: str) -> list[Any]:

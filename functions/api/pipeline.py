@@ -14,7 +14,7 @@ from functions.api.imports import list_page
 from functions.api.models import ImportSource, JobDetails, JobPage, Link, Links, Moment, job_links
 from functions.api.openapi import problems
 from shared.domain.caller import Caller, Role
-from shared.domain.job import JobState, Kind
+from shared.domain.job import JobKind, JobState
 from shared.services.control_jobs import MOST_RETRIED_AT_ONCE, retry_dead_letters, set_pipeline_paused
 from shared.services.job_status import find_log, find_status
 from shared.services.pipeline_stats import PipelineStats, find_pipeline_stats
@@ -79,7 +79,7 @@ async def jobs(
     _caller: Reader,
     state: Annotated[JobState | None, Query(description="Only jobs in this state")] = None,
     import_source: Annotated[ImportSource | None, Query(description="Only jobs of this label")] = None,
-    kind: Annotated[Kind | None, Query(description="Only imports of such records")] = None,
+    kind: Annotated[JobKind | None, Query(description="Only jobs of this kind")] = None,
     since: Annotated[Moment | None, Query(description="Only jobs created at this time or later")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,

@@ -37,6 +37,27 @@ async def api_pipeline(
     return await _serve(req, context, client)
 
 
+@bp.route(route="integrations/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
+@bp.durable_client_input(client_name="client")
+async def api_integrations(
+    req: func.HttpRequest, context: func.Context, client: df.DurableFunctionsClient
+) -> func.HttpResponse:
+    """Connections to trackers."""
+    return await _serve(req, context, client)
+
+
+@bp.route(route="issues/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
+async def api_issues(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+    """Normalized issues."""
+    return await _serve(req, context)
+
+
+@bp.route(route="repositories/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
+async def api_repositories(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+    """Synced repositories."""
+    return await _serve(req, context)
+
+
 @bp.route(route="keys/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
 async def api_keys(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
     """API keys."""

@@ -7,7 +7,7 @@ transport of the client guards which addresses may be reached at all.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -154,10 +154,13 @@ class TrackerHTTP:
             headers |= cast("Headers", request["headers"] or {})
             if own:
                 headers |= await self._authorize()
-            async with self._free:
+            await self._free.acquire()
+            try:
                 read_at = datetime.now(UTC)
                 self.requests += 1
                 response, content = await self._send(method, url, {**request, "headers": headers})
+            finally:
+                self._free.release()
             if self._read_quota and (quota := self._read_quota(response.headers)):
                 self.quota = quota
             if response.status_code in {301, 302, 307, 308} and "location" in response.headers and method == "GET":
@@ -165,14 +168,16 @@ class TrackerHTTP:
                 request = {**request, "params": None}
                 continue
             return self._answer(response, content, read_at)
-        raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle", status=response.status_code)
+        raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
 
     async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         try:
             message = self._client.build_request(method, url, timeout=TIMEOUT, **_present(request))
             response = await self._client.send(message, stream=True, follow_redirects=False)
-            async with aclosing(response):
+            try:
                 content = await _read(response)
+            finally:
+                await response.aclose()
         except httpx.TimeoutException as error:
             raise SourceError(Trouble.TIMEOUT, f"{url.host} did not answer within {TIMEOUT.read:.0f} s") from error
         except (httpx.TransportError, httpx.DecodingError) as error:

@@ -1,6 +1,7 @@
 """Jobs: one import or sync run, its states, priorities, options and counts."""
 
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +33,22 @@ class Kind(StrEnum):
 
     ISSUES = "issues"
     PROJECTS = "projects"
+
+
+class JobKind(StrEnum):
+    """What a job does: load a file of issues or projects, or sync a connection."""
+
+    ISSUES = "issues"
+    PROJECTS = "projects"
+    SYNC = "sync"
+
+
+class Turn(NamedTuple):
+    """One attempt at a job, as it is handed to an orchestration."""
+
+    job_id: UUID
+    attempt: int
+    kind: JobKind
 
 
 class Duplicates(StrEnum):

@@ -65,7 +65,7 @@ class Issue(Record):
     project: Text | None = None
     parent: Text | None = None
     sprint: Text | None = None
-    sprint_ids: tuple[str, ...] = Field((), description="External ids of its sprints")
+    sprint_ids: tuple[str, ...] = Field(default=(), description="External ids of its sprints")
     environment: dict[str, Any] | None = None
     stack_trace: Text | None = None
     url: Text | None = None

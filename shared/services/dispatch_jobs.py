@@ -2,8 +2,8 @@
 
 import logging
 from typing import Protocol
-from uuid import UUID
 
+from shared.domain.job import Turn
 from shared.store import jobs
 from shared.store.database import Database
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 class Starter(Protocol):
     """Starts the orchestration of one attempt at a job; an orchestration that exists already counts as started."""
 
-    async def __call__(self, job_id: UUID, attempt: int) -> None: ...
+    async def __call__(self, turn: Turn) -> None: ...
 
 
 async def dispatch(database: Database, start: Starter, *, concurrency: int) -> int:
@@ -23,12 +23,12 @@ async def dispatch(database: Database, start: Starter, *, concurrency: int) -> i
     """
     async with database.transaction() as connection:
         claimed = await jobs.claim_jobs(connection, limit=concurrency)
-    for job_id, attempt in claimed:
+    for turn in claimed:
         try:
-            await start(job_id, attempt)
+            await start(turn)
         except Exception:
             async with database.connection() as connection:
-                await jobs.return_to_queue(connection, job_id, attempt)
+                await jobs.return_to_queue(connection, turn.job_id, turn.attempt)
             raise
-        log.info("Job started", extra={"action": "job_started", "job_id": str(job_id), "attempt": attempt})
+        log.info("Job started", extra={"action": "job_started", "job_id": str(turn.job_id), "attempt": turn.attempt})
     return len(claimed)

@@ -9,11 +9,13 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain.errors import NotFoundError
-from shared.domain.job import ENDED, Counts, DateOrder, ImportOptions, JobState, Kind, Priority
-from shared.store import batches, jobs
+from shared.domain.job import ENDED, Counts, DateOrder, ImportOptions, JobKind, JobState, Priority
+from shared.domain.sync import SyncOptions
+from shared.store import batches, jobs, sync_ledger
 from shared.store.batches import NO_PROGRESS, Progress
 from shared.store.database import Database
 from shared.store.jobs import Job
+from shared.store.sync_ledger import SyncProgress
 
 
 class WaitingFor(StrEnum):
@@ -21,7 +23,7 @@ class WaitingFor(StrEnum):
 
     FILE = "file"  # an upload address was given out
     TURN = "turn"  # other jobs are ahead, or the pipeline is paused
-    RETRY = "retry"  # until retry_at
+    RETRY = "retry"  # until retry_at, after a failure or because the source said "later"
 
 
 class BatchCounts(BaseModel):
@@ -61,6 +63,20 @@ class LayoutSummary(BaseModel):
     header: list[str] = Field(description="Columns in the file's order; empty for JSON")
 
 
+class SyncSummary(BaseModel):
+    """What a sync does, and what came of it so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    options: SyncOptions
+    streams: dict[str, dict[str, int]] = Field(
+        description="Stream → created, updated, unchanged, stale, rejected, deleted, missed",
+        examples=[{"issues": {"created": 12, "unchanged": 3}}],
+    )
+    requests: int = Field(description="Calls to the source so far")
+    skipped: int = Field(description="Parts the source refused; they are in the connection's coverage")
+
+
 class JobStatus(BaseModel):
     """A job and its progress."""
 
@@ -71,7 +87,7 @@ class JobStatus(BaseModel):
     waiting_for: WaitingFor | None = Field(None, description="Why a job does nothing at the moment")
     import_source: str = Field(examples=["petrel-bugs"])
     source: str = Field(description="The system the file comes from; `file` until it is planned", examples=["bugzilla"])
-    kind: Kind
+    kind: JobKind
     priority: Priority
     file_name: str | None = Field(examples=["bugs-2025-03.csv"])
     file_bytes: int | None = Field(description="Unknown while the file is awaited")
@@ -89,6 +105,7 @@ class JobStatus(BaseModel):
     error: JobError | None
     warnings: list[str]
     layout: LayoutSummary | None = Field(description="Unknown until the file is planned")
+    sync: SyncSummary | None = Field(None, description="Of a job that syncs a connection")
     parent_id: UUID | None = Field(description="The job whose rejections this one mends")
     requested_by: str
     created_at: datetime
@@ -114,6 +131,8 @@ async def find_status(database: Database, job_id: UUID, *, now: datetime) -> Job
         job = await jobs.find_job(connection, job_id)
         if job is None:
             raise NotFoundError("There is no job with this id", hint="Ended jobs are removed after some days")
+        if job.sync:
+            return to_sync_status(job, (await sync_ledger.find_progress_of(connection, [job_id])).get(job_id), now=now)
         progress = await batches.find_progress(connection, job_id)
     return to_status(job, progress, now=now)
 
@@ -131,7 +150,7 @@ async def list_statuses(
     limit: int,
     state: JobState | None = None,
     import_source: str | None = None,
-    kind: Kind | None = None,
+    kind: JobKind | None = None,
     since: datetime | None = None,
     before: tuple[datetime, UUID] | None = None,
 ) -> list[JobStatus]:
@@ -146,8 +165,43 @@ async def list_statuses(
             before=before,
             limit=limit,
         )
-        progress = await batches.find_progress_of(connection, [job.id for job in found])
-    return [to_status(job, progress.get(job.id, NO_PROGRESS), now=now) for job in found]
+        progress = await batches.find_progress_of(connection, [job.id for job in found if not job.sync])
+        synced = await sync_ledger.find_progress_of(connection, [job.id for job in found if job.sync])
+    return [
+        to_sync_status(job, synced.get(job.id), now=now)
+        if job.sync
+        else to_status(job, progress.get(job.id, NO_PROGRESS), now=now)
+        for job in found
+    ]
+
+
+def to_sync_status(job: Job, progress: SyncProgress | None, *, now: datetime) -> JobStatus:
+    """Join a sync's row and the sums of its parts; `counts` are those of all streams together."""
+    streams = progress.streams if progress else {}
+    sums = {name: sum(of.get(name, 0) for of in streams.values()) for name in sync_ledger.COUNTED}
+    fates = {name: sums[name] for name in ("created", "updated", "unchanged", "stale", "rejected")}
+    flow = Progress(
+        counts=Counts(rows=sum(fates.values()), **fates),
+        checked_rows=0,
+        batches_done=(progress.parts_done + progress.parts_skipped) if progress else 0,
+        batches_failed=progress.parts_failed if progress else 0,
+        last_error=progress.last_error if progress else None,
+    )
+    status = to_status(job, flow, now=now)
+    total = progress.parts_total if progress else 0
+    share = 100 * flow.batches_done / total if total else 0
+    return status.model_copy(
+        update={
+            "percent": 100 if job.state is JobState.COMPLETED else min(99.9, round(share, 1)),
+            "batches": status.batches.model_copy(update={"total": total or None}),
+            "sync": SyncSummary(
+                options=job.sync or SyncOptions(),
+                streams=streams,
+                requests=progress.requests if progress else 0,
+                skipped=progress.parts_skipped if progress else 0,
+            ),
+        }
+    )
 
 
 def to_status(job: Job, progress: Progress, *, now: datetime) -> JobStatus:
@@ -172,14 +226,14 @@ def to_status(job: Job, progress: Progress, *, now: datetime) -> JobStatus:
 
 
 # What a status has under the name the row has it.
-_COPIED = set(JobStatus.model_fields) & set(Job.model_fields) - {"error", "layout", "options"}
+_COPIED = set(JobStatus.model_fields) & set(Job.model_fields) - {"error", "layout", "options", "sync"}
 
 
 def _waiting_for(job: Job) -> WaitingFor | None:
     if job.state is JobState.RETRYING:
         return WaitingFor.RETRY
     if job.state is JobState.QUEUED:
-        return WaitingFor.FILE if job.file_bytes is None else WaitingFor.TURN
+        return WaitingFor.FILE if job.file_bytes is None and not job.sync else WaitingFor.TURN
     return None
 
 

@@ -3,8 +3,8 @@
 import logging
 from datetime import datetime, timedelta
 from typing import Protocol
-from uuid import UUID
 
+from shared.domain.job import Turn
 from shared.services.dispatch_jobs import Starter
 from shared.store import jobs
 from shared.store.database import Database
@@ -18,7 +18,7 @@ GRACE = timedelta(seconds=2)
 class IsAlive(Protocol):
     """Whether the orchestration of one attempt at a job still exists and has not ended."""
 
-    async def __call__(self, job_id: UUID, attempt: int) -> bool: ...
+    async def __call__(self, turn: Turn) -> bool: ...
 
 
 async def recover(database: Database, is_alive: IsAlive, start: Starter, *, now: datetime) -> int:
@@ -26,9 +26,10 @@ async def recover(database: Database, is_alive: IsAlive, start: Starter, *, now:
     async with database.connection() as connection:
         running = await jobs.list_running(connection, claimed_before=now - GRACE)
     recovered = 0
-    for job_id, attempt in running:
-        if await is_alive(job_id, attempt):
+    for turn in running:
+        if await is_alive(turn):
             continue
+        job_id, attempt, kind = turn
         async with database.transaction() as connection:
             taken = await jobs.begin_new_attempt(connection, job_id, attempt)
             if taken:
@@ -37,6 +38,6 @@ async def recover(database: Database, is_alive: IsAlive, start: Starter, *, now:
                 )
         if taken:
             log.warning("Job recovered", extra={"action": "job_recovered", "job_id": str(job_id)})
-            await start(job_id, attempt + 1)
+            await start(Turn(job_id, attempt + 1, kind))
             recovered += 1
     return recovered

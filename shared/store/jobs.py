@@ -9,7 +9,8 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
-from shared.domain.job import ImportOptions, JobState, Kind, Priority
+from shared.domain.job import ImportOptions, JobKind, JobState, Priority, Turn
+from shared.domain.sync import SyncOptions
 from shared.store.database import Connection
 
 # Serializes claiming: two dispatchers must not both see the last free place.
@@ -24,7 +25,7 @@ class Job(BaseModel):
     id: UUID
     source: str
     import_source: str
-    kind: Kind
+    kind: JobKind
     state: JobState
     priority: Priority
     options: ImportOptions
@@ -35,6 +36,8 @@ class Job(BaseModel):
     file_etag: str | None
     index_blob: str | None
     upload_expires_at: datetime | None
+    connection_id: UUID | None
+    sync: SyncOptions | None
     parent_id: UUID | None
     requested_by: str
     attempt: int
@@ -104,6 +107,59 @@ async def insert_job(connection: Connection, new: NewJob) -> Job | None:
     return _to_job(await cursor.fetchone())
 
 
+class NewSync(BaseModel):
+    """What is known when a sync is asked for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    source: str
+    import_source: str
+    connection_id: UUID
+    priority: Priority = Priority.NORMAL
+    options: SyncOptions
+    parent_id: UUID | None = None
+    idempotency_key: str | None = None
+    requested_by: str
+
+
+async def insert_sync(connection: Connection, new: NewSync) -> Job | None:
+    """Store an accepted sync; None when the caller used this idempotency key before."""
+    cursor = await connection.execute(
+        """
+        insert into jobs (id, source, import_source, kind, priority, connection_id, sync, parent_id, idempotency_key,
+                          requested_by)
+        values (%(id)s, %(source)s, %(import_source)s, 'sync', %(priority)s, %(connection_id)s, %(sync)s, %(parent_id)s,
+                %(idempotency_key)s, %(requested_by)s)
+            on conflict (requested_by, idempotency_key) where idempotency_key is not null do nothing
+        returning *
+        """,
+        {**new.model_dump(exclude={"options"}), "sync": Jsonb(new.options.model_dump(mode="json"))},
+    )
+    return _to_job(await cursor.fetchone())
+
+
+async def is_busy(connection: Connection, connection_id: UUID) -> bool:
+    """Whether a connection has a job that waits or runs."""
+    cursor = await connection.execute(
+        """
+        select exists (select from jobs where connection_id = %s and state in ('queued', 'processing', 'retrying'))
+            as busy
+        """,
+        (connection_id,),
+    )
+    return bool((await cursor.fetchone() or {"busy": False})["busy"])
+
+
+async def find_last_success(connection: Connection, connection_id: UUID) -> datetime | None:
+    """When a sync of a connection last ended well."""
+    cursor = await connection.execute(
+        "select max(finished_at) as at from jobs where connection_id = %s and state = 'completed'", (connection_id,)
+    )
+    row = await cursor.fetchone()
+    return row["at"] if row else None
+
+
 async def find_by_idempotency_key(connection: Connection, requested_by: str, key: str) -> Job | None:
     """The job this caller started under this key."""
     cursor = await connection.execute(
@@ -142,8 +198,8 @@ async def record_arrival(connection: Connection, job_id: UUID, *, size: int, eta
     return cursor.rowcount == 1
 
 
-async def claim_jobs(connection: Connection, *, limit: int) -> list[tuple[UUID, int]]:
-    """Move the next jobs to processing, by priority, then age; returns (job id, attempt) of each.
+async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
+    """Move the next jobs to processing, by priority, then age.
 
     At most `limit` jobs run at once, and one per import_source, so that the files of one label are loaded in the order
     they came. Call inside a transaction.
@@ -160,7 +216,7 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[tuple[UUID, 
                  from (select distinct on (import_source) id, priority_rank, created_at
                          from jobs waiting
                         where state = 'queued'
-                          and file_bytes is not null
+                          and (file_bytes is not null or kind = 'sync')
                           and not exists (select from jobs running
                                            where running.import_source = waiting.import_source
                                              and running.state in ('processing', 'retrying'))
@@ -168,11 +224,11 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[tuple[UUID, 
                 where not (select paused from pipeline)
                 order by priority_rank, created_at
                 limit (select greatest(0, %(limit)s - count(*)) from jobs where state in ('processing', 'retrying')))
-        returning id, attempt
+        returning id, attempt, kind
         """,
         {"limit": limit},
     )
-    return [(row["id"], row["attempt"]) for row in await cursor.fetchall()]
+    return [_to_turn(row) for row in await cursor.fetchall()]
 
 
 async def return_to_queue(connection: Connection, job_id: UUID, attempt: int) -> None:
@@ -183,16 +239,16 @@ async def return_to_queue(connection: Connection, job_id: UUID, attempt: int) ->
     )
 
 
-async def list_running(connection: Connection, *, claimed_before: datetime) -> list[tuple[UUID, int]]:
-    """Jobs that should have a live orchestration: (job id, attempt)."""
+async def list_running(connection: Connection, *, claimed_before: datetime) -> list[Turn]:
+    """Jobs that should have a live orchestration."""
     cursor = await connection.execute(
         """
-        select id, attempt from jobs
+        select id, attempt, kind from jobs
          where state in ('processing', 'retrying') and claimed_at < %s order by claimed_at limit 1000
         """,
         (claimed_before,),
     )
-    return [(row["id"], row["attempt"]) for row in await cursor.fetchall()]
+    return [_to_turn(row) for row in await cursor.fetchall()]
 
 
 async def begin_new_attempt(connection: Connection, job_id: UUID, attempt: int) -> bool:
@@ -218,6 +274,20 @@ async def save_plan(connection: Connection, job_id: UUID, plan: Plan) -> None:
          where id = %(id)s
         """,
         {**plan._asdict(), "id": job_id, "layout": Jsonb(plan.layout), "warnings": Jsonb(plan.warnings)},
+    )
+
+
+async def lock_job(connection: Connection, job_id: UUID) -> Job | None:
+    """One job, held until the transaction ends."""
+    cursor = await connection.execute("select * from jobs where id = %s for update", (job_id,))
+    return _to_job(await cursor.fetchone())
+
+
+async def mark_planned(connection: Connection, job_id: UUID, *, parts: int) -> None:
+    """Note that the parts of a sync are written."""
+    await connection.execute(
+        "update jobs set planned_at = now(), batches_total = %s, updated_at = now(), error = null where id = %s",
+        (parts, job_id),
     )
 
 
@@ -276,7 +346,7 @@ async def requeue(connection: Connection, job_id: UUID) -> Job | None:
         """
         update jobs
            set state = 'queued', error = null, finished_at = null, cancel_requested = false, updated_at = now()
-         where id = %s and state in ('failed', 'cancelled') and file_bytes is not null
+         where id = %s and state in ('failed', 'cancelled') and (file_bytes is not null or kind = 'sync')
         returning *
         """,
         (job_id,),
@@ -289,7 +359,7 @@ async def list_jobs(
     *,
     state: JobState | None = None,
     import_source: str | None = None,
-    kind: Kind | None = None,
+    kind: JobKind | None = None,
     created_since: datetime | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int = 50,
@@ -379,6 +449,10 @@ async def list_logs(connection: Connection, job_id: UUID, *, limit: int = 200) -
         (job_id, limit),
     )
     return await cursor.fetchall()
+
+
+def _to_turn(row: DictRow) -> Turn:
+    return Turn(row["id"], row["attempt"], JobKind(row["kind"]))
 
 
 def _to_job(row: DictRow | None) -> Job | None:

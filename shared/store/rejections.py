@@ -65,6 +65,18 @@ async def mark_replayed(connection: Connection, parent_job_id: UUID, ids: Sequen
     )
 
 
+async def settle_earlier(connection: Connection, import_source: str, job_id: UUID, ids: Sequence[str]) -> None:
+    """Close open rejections of earlier jobs of a source whose records this job read again, whatever came of it."""
+    await connection.execute(
+        """
+        update rejections set state = 'replayed', replay_job_id = %(job)s, updated_at = now()
+         where state = 'open' and external_id = any(%(ids)s) and job_id <> %(job)s
+           and job_id in (select id from jobs where import_source = %(source)s and kind = 'sync')
+        """,
+        {"job": job_id, "ids": list(ids), "source": import_source},
+    )
+
+
 async def list_rejections(
     connection: Connection,
     job_id: UUID,

@@ -20,10 +20,12 @@ from functions.api.errors import answer, status_of
 from functions.runtime import Runtime
 from shared.blobs import Blobs
 from shared.domain.caller import Caller, Role
+from shared.domain.job import Turn
 from shared.security.entra import EntraVerifier
 from shared.services.manage_api_keys import create_api_key
 from shared.settings import Settings
 from shared.store.database import Database
+from tests.support.sync import connectors_for_tests
 
 # Tests import the application from here, so that its environment is set before.
 __all__ = [
@@ -50,15 +52,15 @@ class RecordingStarter:
 
     started: list[tuple[UUID, int]] = field(default_factory=list[tuple[UUID, int]])
 
-    async def __call__(self, job_id: UUID, attempt: int) -> None:
-        self.started.append((job_id, attempt))
+    async def __call__(self, turn: Turn) -> None:
+        self.started.append((turn.job_id, turn.attempt))
 
 
 def api_app(settings: Settings, database: Database, blobs: Blobs, starter: RecordingStarter) -> AsgiApp:
     """The application, given its context as the triggers give it."""
     app = create_app(settings)
     verifier = EntraVerifier(settings) if settings.entra_tenant_id else None
-    runtime = Runtime(settings, database, blobs, verifier, asyncio.Semaphore(1))
+    runtime = Runtime(settings, database, blobs, verifier, connectors_for_tests(), asyncio.Semaphore(1))
     context = Context(runtime, starter)
 
     async def with_context(scope: Message, receive: Any, send: Any) -> None:

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from shared.blobs import Blobs
-from shared.domain.job import JobState
+from shared.domain.job import JobState, Turn
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_job import finish_job
 from shared.services.list_batches import list_batches
@@ -29,8 +29,8 @@ async def run_started_jobs(
 ) -> None:
     """Run what was handed to orchestrations, and what may start behind it, until nothing is left."""
 
-    async def start(job_id: UUID, attempt: int) -> None:
-        started.append((job_id, attempt))
+    async def start(turn: Turn) -> None:
+        started.append((turn.job_id, turn.attempt))
 
     while started:
         job_id, attempt = started.pop(0)

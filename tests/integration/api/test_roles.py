@@ -4,6 +4,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from shared.connectors import connectors
 from shared.settings import Settings
 from tests.support.api import create_app
 
@@ -25,7 +26,33 @@ ROLES = {
     ("GET", "/api/pipeline/jobs"): "reader",
     ("GET", "/api/pipeline/jobs/{job_id}"): "reader",
     ("GET", "/api/pipeline/dlq"): "reader",
+    ("GET", "/api/integrations"): "reader",
+    ("GET", "/api/integrations/sources"): "reader",
+    ("GET", "/api/integrations/health"): "reader",
+    ("GET", "/api/integrations/metrics"): "reader",
+    ("GET", "/api/integrations/{slug}"): "reader",
+    ("GET", "/api/integrations/{slug}/sync-logs"): "reader",
+    ("GET", "/api/integrations/{slug}/state"): "reader",
+    ("GET", "/api/integrations/{slug}/rate-limit"): "reader",
+    ("GET", "/api/integrations/{slug}/tracked-users"): "reader",
+    ("GET", "/api/issues"): "reader",
+    ("GET", "/api/issues/{import_source}/{external_id:path}"): "reader",
+    ("GET", "/api/repositories/{import_source}/analysis"): "reader",
+    ("GET", "/api/repositories/{import_source}/{rows}"): "reader",
     ("POST", "/api/import"): "operator",
+    **{("POST", f"/api/import/{source}/preview"): "operator" for source in connectors()},
+    **{("POST", f"/api/import/{source}/execute"): "operator" for source in connectors()},
+    ("POST", "/api/integrations/{slug}/test"): "operator",
+    ("GET", "/api/integrations/{slug}/discover"): "operator",
+    ("POST", "/api/integrations/{slug}/sync"): "operator",
+    ("POST", "/api/integrations"): "admin",
+    ("PATCH", "/api/integrations/{slug}"): "admin",
+    ("DELETE", "/api/integrations/{slug}"): "admin",
+    ("POST", "/api/integrations/credentials/rotate"): "admin",
+    ("PUT", "/api/integrations/{slug}/schedule"): "admin",
+    ("POST", "/api/integrations/{slug}/pause"): "admin",
+    ("POST", "/api/integrations/{slug}/resume"): "admin",
+    ("PUT", "/api/integrations/{slug}/tracked-users"): "admin",
     ("POST", "/api/import/uploads"): "operator",
     ("POST", "/api/import/{source}/preview"): "operator",
     ("POST", "/api/import/{source}/execute"): "operator",
@@ -72,7 +99,16 @@ async def test_only_callers_with_the_role_get_in(
     operator: httpx.AsyncClient,
     admin: httpx.AsyncClient,
 ) -> None:
-    url = path.format(job_id=JOB, source="csv", key_id=JOB, name="swagger-ui.css")
+    url = path.replace(":path", "").format(
+        job_id=JOB,
+        source="csv",
+        key_id=JOB,
+        name="swagger-ui.css",
+        slug="nobody",
+        import_source="nobody",
+        external_id="1",
+        rows="commits",
+    )
     needed = RANKS.index(ROLES[method, path])
 
     statuses = [(await client.request(method, url)).status_code for client in (anonymous, reader, operator, admin)]

@@ -7,7 +7,7 @@ import pytest
 
 from shared.blobs import Blobs
 from shared.domain.errors import NotFoundError
-from shared.domain.job import ImportOptions, JobState
+from shared.domain.job import ImportOptions, JobState, Turn
 from shared.services.accept_import import accept_blob
 from shared.services.clean_up import clean_up
 from shared.services.dispatch_jobs import dispatch
@@ -36,7 +36,7 @@ async def test_job_whose_start_fails_goes_back_in_the_queue(database: Database, 
     job = await accept_blob(database, blobs, SETTINGS, name="label/a.csv")
     assert job is not None
 
-    async def fail(job_id: UUID, attempt: int) -> None:
+    async def fail(turn: Turn) -> None:
         raise ConnectionError("no engine")
 
     with pytest.raises(ConnectionError):
@@ -52,10 +52,10 @@ async def test_only_jobs_without_a_live_orchestration_are_recovered(database: Da
     starter = RecordingStarter()
     later = datetime.now(UTC) + timedelta(minutes=1)
 
-    async def dead(job_id: UUID, attempt: int) -> bool:
+    async def dead(turn: Turn) -> bool:
         return False
 
-    async def alive(job_id: UUID, attempt: int) -> bool:
+    async def alive(turn: Turn) -> bool:
         return True
 
     assert await recover(database, alive, starter, now=later) == 0

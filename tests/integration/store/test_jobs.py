@@ -37,7 +37,7 @@ async def given_job(
 
 async def claim(database: Database, limit: int = 3) -> list[UUID]:
     async with database.transaction() as connection:
-        return [job_id for job_id, _ in await jobs.claim_jobs(connection, limit=limit)]
+        return [turn.job_id for turn in await jobs.claim_jobs(connection, limit=limit)]
 
 
 async def state_of(database: Database, job_id: UUID) -> JobState:

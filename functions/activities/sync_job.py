@@ -1,0 +1,73 @@
+"""The steps of a sync. Each may be killed and run again at any moment.
+
+The platform's worker refuses generic annotations of trigger parameters, so inputs are plain `dict`.
+"""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import azure.durable_functions as df
+
+from functions.durable import starter
+from functions.runtime import runtime
+from shared.domain.errors import SourceError, TributaryError, Trouble
+from shared.services.announce_retry import announce_wait as announce
+from shared.services.dispatch_jobs import dispatch
+from shared.services.finish_sync import finish_sync as finish
+from shared.services.plan_sync import plan_sync as plan
+from shared.services.reconcile_sync import reconcile_sync as reconcile
+from shared.services.walk_parts import walk_parts as walk
+
+bp = df.Blueprint()
+
+
+@bp.activity_trigger(input_name="job")
+async def plan_sync(job: dict) -> dict:
+    """Write the parts of the job; {"lanes": n}, with "wait_until" or "error" and "retryable" when that failed."""
+    now = await runtime()
+    try:
+        return {"lanes": await plan(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
+    except SourceError as error:
+        told = {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
+        waits = error.trouble is Trouble.RATE_LIMIT
+        until = (error.retry_at or datetime.now(UTC)).isoformat() if waits else None
+        return {"lanes": 0, "error": told, "retryable": error.trouble.retryable, "wait_until": until}
+    except TributaryError as error:
+        if error.retryable:
+            raise
+        return {"lanes": 0, "error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
+
+
+@bp.activity_trigger(input_name="lane")
+async def walk_parts(lane: dict) -> dict:
+    """Work as one lane for a while; {"outcome": …, "until": …}."""
+    now = await runtime()
+    result = await walk(now.database, now.connectors, now.settings, UUID(lane["job_id"]), lane["attempt"], lane["lane"])
+    return result.to_json()
+
+
+@bp.activity_trigger(input_name="wait")
+async def announce_wait(wait: dict) -> dict:
+    """Show on the job's status until when it waits."""
+    now = await runtime()
+    await announce(now.database, UUID(wait["job_id"]), until=datetime.fromisoformat(wait["until"]))
+    return {}
+
+
+@bp.activity_trigger(input_name="job")
+async def reconcile_sync(job: dict) -> dict:
+    """Compare what was seen with what is stored; {"parts": how many were added to ask about differences}."""
+    now = await runtime()
+    return {"parts": await reconcile(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
+
+
+@bp.activity_trigger(input_name="job")
+@bp.durable_client_input(client_name="client")
+async def finish_sync(job: dict, client: df.DurableFunctionsClient) -> dict:
+    """End the job and let the next ones start."""
+    now = await runtime()
+    state = await finish(
+        now.database, UUID(job["job_id"]), job["attempt"], error=job.get("error"), now=datetime.now(UTC)
+    )
+    await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
+    return {"state": state}

@@ -1,0 +1,142 @@
+"""The lists of a whole site: sprints by their boards, users and projects. Each is read whole, every time."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from shared.connectors._http import Answer
+from shared.connectors._jira_records import as_object, is_object
+from shared.connectors._jira_site import JiraSite, rows_of
+from shared.connectors._protocol import EVERYTHING, Gap, Page, Sent
+from shared.domain.errors import SourceError, Trouble
+from shared.domain.stream import Stream
+
+_BOARDS = 25
+_USERS = 1_000
+_PROJECTS = 50
+# Rows read twice at each seam, so that as many may vanish meanwhile without hiding another.
+_OVERLAP = 5
+_NO_SPRINTS = "support sprints"
+_REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND, Trouble.BAD_REQUEST})
+
+
+class Lists:
+    """Pages of the streams that belong to a whole connection."""
+
+    def __init__(self, site: JiraSite, projects: frozenset[str]) -> None:
+        self._site = site
+        self._projects = projects
+        self._boards: dict[int, str] = {}
+
+    async def page(self, stream: Stream, position: Mapping[str, Any] | None, most: int | None) -> Page:
+        """One page of a stream."""
+        start = int((position or {}).get("start", 0))
+        match stream:
+            case Stream.SPRINTS:
+                return await self._sprints(start)
+            case Stream.USERS:
+                return await self._users(start, most or _USERS)
+            case _:
+                return await self._project_page(start)
+
+    async def _sprints(self, start: int) -> Page:
+        """The sprints of some boards.
+
+        https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/
+        """
+        answer = await self._site.get("rest/agile/1.0/board", {"startAt": start, "maxResults": _BOARDS})
+        boards = rows_of(answer)
+        self._boards |= {int(board["id"]): str(board.get("name") or board["id"]) for board in boards}
+        found = await asyncio.gather(*(self._sprints_of(board) for board in boards if self._wanted(board)))
+        records = [sprint for sprints, _ in found for sprint in sprints]
+        gaps = [gap for _, gap in found if gap]
+        return Page(read_at=answer.read_at, records=records, gaps=gaps, next=_onward(answer, start, len(boards)))
+
+    def _wanted(self, board: Mapping[str, Any]) -> bool:
+        place = as_object(board.get("location"))
+        project = {str(place.get("projectKey", "")).upper(), str(place.get("projectId", ""))}
+        # Older Data Center does not say where a board is.
+        elsewhere = self._projects and place.get("projectKey") and not project & self._projects
+        return board.get("type") != "kanban" and not elsewhere
+
+    async def _sprints_of(self, board: Mapping[str, Any]) -> tuple[list[Sent], Gap | None]:
+        """The sprints a board shows; of boards without sprints Jira says so in a refusal.
+
+        https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/#api-rest-agile-1-0-board-boardid-sprint-get
+        """
+        try:
+            rows = await self._site.whole_list(f"rest/agile/1.0/board/{board['id']}/sprint", "values")
+        except SourceError as error:
+            if error.status == 400 and _NO_SPRINTS in error.detail:
+                return [], None
+            if error.trouble not in _REFUSED:
+                raise
+            name = f"board {board['id']}"
+            return [], Gap(Stream.SPRINTS, name, error.trouble, error.detail, error.status)
+        return [await self._sent(row) for row in rows], None
+
+    async def _sent(self, sprint: dict[str, Any]) -> Sent:
+        """A sprint with the name of the board it was made on, whichever board shows it."""
+        origin = sprint.get("originBoardId")
+        if origin is not None and int(origin) not in self._boards:
+            try:
+                board = (await self._site.get(f"rest/agile/1.0/board/{origin}")).data
+                self._boards[int(origin)] = str(board.get("name") or origin)
+            except SourceError as error:
+                if error.trouble not in _REFUSED:
+                    raise
+                self._boards[int(origin)] = str(origin)
+        context = {"board": self._boards[int(origin)]} if origin is not None else {}
+        return Sent(Stream.SPRINTS, sprint, EVERYTHING, context)
+
+    async def _users(self, start: int, most: int) -> Page:
+        """Accounts, active or not.
+
+        Cloud filters a page after cutting it, so that only an empty one is the last.
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-users/#api-rest-api-3-users-search-get
+        Data Center finds no more than 1,000: https://jira.atlassian.com/browse/JRASERVER-65089
+        """
+        cloud, _ = await self._site.about()
+        path = await self._site.api("users/search" if cloud else "user/search")
+        params: dict[str, Any] = {"startAt": start, "maxResults": min(most, _USERS)}
+        answer = await self._site.get(path, params if cloud else {"username": ".", "includeInactive": "true", **params})
+        rows = rows_of(answer)
+        gaps: list[Gap] = []
+        if not cloud and len(rows) >= _USERS:
+            detail = "Data Center lists the first 1,000 users only; the others are known by what they wrote"
+            gaps.append(Gap(Stream.USERS, EVERYTHING, Trouble.BAD_REQUEST, detail, answer.status))
+        onward = {"start": start + _step(len(rows))} if rows and cloud else None
+        records = [Sent(Stream.USERS, row, EVERYTHING) for row in rows]
+        return Page(read_at=answer.read_at, records=records, gaps=gaps, next=onward)
+
+    async def _project_page(self, start: int) -> Page:
+        """Projects whose issues the account may see.
+
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-projects/#api-rest-api-3-project-search-get
+        https://docs.atlassian.com/software/jira/docs/api/REST/9.17.0/#api/2/project-getAllProjects
+        """
+        cloud, _ = await self._site.about()
+        params: dict[str, Any] = {"expand": "description,lead"}
+        if cloud:
+            params |= {"action": "browse", "orderBy": "key", "startAt": start, "maxResults": _PROJECTS}
+        answer = await self._site.get(await self._site.api("project/search" if cloud else "project"), params)
+        rows = rows_of(answer)
+        records = [
+            Sent(Stream.PROJECTS, row, EVERYTHING)
+            for row in rows
+            if not self._projects or {str(row["key"]).upper(), str(row["id"])} & self._projects
+        ]
+        return Page(read_at=answer.read_at, records=records, next=_onward(answer, start, len(rows)))
+
+
+def _step(rows: int) -> int:
+    return rows - _OVERLAP if rows > 2 * _OVERLAP else rows
+
+
+def _onward(answer: Answer, start: int, rows: int) -> dict[str, int] | None:
+    """Where the next page of a counted list begins; None after the last."""
+    page: dict[str, Any] = answer.data if is_object(answer.data) else {"isLast": True}
+    total = page.get("total")
+    if page.get("isLast") is True or not rows or (total is not None and start + rows >= int(total)):
+        return None
+    return {"start": start + _step(rows)}

@@ -1,0 +1,258 @@
+"""One Jira, Cloud or Data Center, behind the same calls: search, read by id, count, and lists counted by offset."""
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import batched
+from typing import Any
+
+from shared.connectors._http import Answer, TrackerHTTP
+from shared.connectors._jira_query import Mark, issue_names
+from shared.connectors._jira_records import Fields, as_list, as_object, is_object, parse_fields
+from shared.connectors._jira_refusals import refuse_nobody
+from shared.connectors._jira_settings import Deployment, JiraSettings
+from shared.domain.errors import SourceError, Trouble
+
+# https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issues/#api-rest-api-3-issue-bulkfetch-post
+BULK = 100
+_LIST_PAGE = 100
+_READINGS = 5
+_ID_OR_KEY = re.compile(r"[0-9]+|[A-Za-z][A-Za-z0-9_]*-[0-9]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What of an issue is asked for, and how many at once."""
+
+    fields: Sequence[str]
+    expand: Sequence[str] = ()
+    most: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A page of a search. `more` leads on inside the same query, and drifts as issues come and go."""
+
+    issues: list[dict[str, Any]]
+    ended: bool
+    more: Mapping[str, Any] | None
+    read_at: datetime
+    warnings: Sequence[str] = ()
+
+
+class JiraSite:
+    """The calls; every one of them raises SourceError with the class of trouble."""
+
+    def __init__(self, http: TrackerHTTP, base_url: str, settings: JiraSettings) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+        self._settings = settings
+        self._about: tuple[bool, str] | None = None
+        self._fields: Fields | None = None
+        self._asking = asyncio.Lock()
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """GET, by a known account."""
+        answer = await self._http.get(path, params)
+        refuse_nobody(answer)
+        return answer
+
+    async def post(self, path: str, json: Any) -> Answer:
+        """POST a question, by a known account."""
+        answer = await self._http.post(path, json)
+        refuse_nobody(answer)
+        return answer
+
+    async def about(self) -> tuple[bool, str]:
+        """Whether this is Cloud, and the address people use; asked once.
+
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-server-info/
+        """
+        async with self._asking:
+            if self._about is None:
+                self._about = await self._ask_about()
+            return self._about
+
+    async def _ask_about(self) -> tuple[bool, str]:
+        set_to = self._settings.deployment
+        gateway = "/ex/jira/" in self._base_url
+        if set_to is not Deployment.AUTO and not gateway:
+            return set_to is Deployment.CLOUD, self._base_url
+        info = told(await self._http.get("rest/api/2/serverInfo"))
+        cloud = info.get("deploymentType") == "Cloud" if set_to is Deployment.AUTO else set_to is Deployment.CLOUD
+        # Behind the gateway only the site itself knows the address of its pages.
+        return cloud, str(info.get("baseUrl") or self._base_url).rstrip("/") if gateway else self._base_url
+
+    async def api(self, path: str) -> str:
+        """The path under the newest API this Jira has."""
+        cloud, _ = await self.about()
+        return f"rest/api/{3 if cloud else 2}/{path}"
+
+    async def fields(self) -> Fields:
+        """The custom fields and what they are for; asked once.
+
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-fields/#api-rest-api-3-field-get
+        """
+        path = await self.api("field")
+        async with self._asking:
+            if self._fields is None:
+                self._fields = parse_fields((await self.get(path)).data, self._settings.field_mapping)
+            return self._fields
+
+    async def search(self, jql: str, look: Look, more: Mapping[str, Any] | None = None) -> Found:
+        """A page of issues.
+
+        Cloud: neither total nor offsets, nothing but ids unless asked for, and short pages that are not the last.
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search/#api-rest-api-3-search-jql-post
+        Data Center: the administrator limits maxResults; what counts is the number in the answer.
+        https://support.atlassian.com/jira/kb/how-to-use-the-maxresults-api-parameter-for-jira-issue-search-rest-api/
+        """
+        cloud, _ = await self.about()
+        body: dict[str, Any] = {"jql": jql, "fields": list(look.fields), "maxResults": look.most, **(more or {})}
+        if look.expand:
+            body["expand"] = ",".join(look.expand) if cloud else list(look.expand)
+        answer = await self.post(await self.api("search/jql" if cloud else "search"), body)
+        data = told(answer)
+        issues: list[dict[str, Any]] = _told_list(data, "issues")
+        ended, onward = _by_token(data) if cloud else _by_offset(data, len(issues))
+        warnings = [str(each) for each in as_list(data.get("warnings") or data.get("warningMessages"))]
+        return Found(issues=issues, ended=ended, more=onward, read_at=answer.read_at, warnings=warnings)
+
+    async def count(self, jql: str) -> int:
+        """About how many issues a query finds.
+
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-search/#api-rest-api-3-search-approximate-count-post
+        """
+        cloud, _ = await self.about()
+        if cloud:
+            answer = await self.post(await self.api("search/approximate-count"), {"jql": jql})
+            return int(told(answer).get("count") or 0)
+        answer = await self.post(await self.api("search"), {"jql": jql, "maxResults": 0})
+        return int(told(answer).get("total") or 0)
+
+    async def read(self, wanted: Sequence[str], look: Look) -> tuple[list[dict[str, Any]], list[str], datetime]:
+        """Issues by id or key as they are, not as the search knows them; the names without one; and when this began."""
+        cloud, _ = await self.about()
+        askable = [name for name in wanted if _ID_OR_KEY.fullmatch(name)]
+        if cloud and askable:
+            answer = await self._bulk(askable, look)
+            found = _told_list(told(answer), "issues")
+        else:
+            # A refusal of every single issue would not tell when it was asked for.
+            answer, found = await self.get(await self.api("myself")), []
+        answered = {str(issue["id"]) for issue in found} | {str(issue["key"]).upper() for issue in found}
+        # Jira leaves out what it has not, what it hides and what it could not serve this time, and gives moved issues
+        # under their new key. One by one every name gets an answer.
+        left = [name for name in askable if name.upper() not in answered]
+        singly = await asyncio.gather(*(self._one(name, look) for name in left))
+        issues = {str(issue["id"]): issue for issue in [*found, *(each for each in singly if each is not None)]}
+        absent = [name for name, issue in zip(left, singly, strict=True) if issue is None]
+        return list(issues.values()), [*absent, *(name for name in wanted if name not in askable)], answer.read_at
+
+    async def _bulk(self, wanted: Sequence[str], look: Look) -> Answer:
+        body = {"issueIdsOrKeys": list(wanted), "fields": list(look.fields), "expand": list(look.expand)}
+        return await self.post("rest/api/3/issue/bulkfetch", body)
+
+    async def _one(self, name: str, look: Look) -> dict[str, Any] | None:
+        params = {"fields": ",".join(look.fields), "expand": ",".join(look.expand)}
+        try:
+            return told(await self.get(await self.api(f"issue/{name}"), params))
+        except SourceError as error:
+            if error.trouble is Trouble.NOT_FOUND:
+                return None
+            raise
+
+    async def exists(self, issue_id: str) -> bool:
+        """Whether an issue is there for this account."""
+        return await self._one(issue_id, Look(fields=["project"])) is not None
+
+    async def marks(self, scope: str, wanted: Iterable[str]) -> list[Mark]:
+        """Which of these ids and keys are issues of a project now, under their present keys."""
+        cloud, _ = await self.about()
+        look = Look(fields=["project"])
+        found: list[dict[str, Any]] = []
+        for some in batched(wanted, BULK, strict=False):
+            if cloud:
+                found += _told_list(told(await self._bulk(some, look)), "issues")
+            else:
+                # Unchecked, a query may name issues that are gone.
+                # https://docs.atlassian.com/software/jira/docs/api/REST/9.17.0/#api/2/search-searchUsingSearchRequest
+                more = {"validateQuery": False}
+                found += (await self.search(f"issuekey in {issue_names(some)}", look, more)).issues
+        return [Mark.at(issue) for issue in found if str(issue["fields"]["project"]["id"]) == scope]
+
+    async def foothold(self, mark: Mark, scope: str) -> Mark | None:
+        """The nearest issue at or below a mark that is still in its project; None if there is none."""
+        for beneath in range(0, mark.number, BULK - 1):
+            wanted = [*([] if beneath else [mark.id]), *mark.below(BULK - 1, beneath=beneath)]
+            there = [each for each in await self.marks(scope, wanted) if each.number <= mark.number]
+            if there:
+                return max(there, key=lambda each: each.number)
+        return None
+
+    async def whole_list(self, path: str, name: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All rows of a list that is paged by offset and counted, such as the comments of an issue.
+
+        Pages overlap by one row: if that is another one now, rows were removed meanwhile, and the list is read again.
+        """
+        for _ in range(_READINGS):
+            rows = await self._reading(path, name, params or {})
+            if rows is not None:
+                return rows
+        raise SourceError(Trouble.SERVER_ERROR, "A list of Jira changes faster than it can be read")
+
+    async def whole_history(self, issue_id: str) -> list[dict[str, Any]]:
+        """All changes of an issue as they come with the issue itself."""
+        params = {"fields": "project", "expand": "changelog"}
+        issue = told(await self.get(await self.api(f"issue/{issue_id}"), params))
+        return _told_list(as_object(issue.get("changelog")), "histories")
+
+    async def _reading(self, path: str, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        held: list[dict[str, Any]] = []
+        while True:
+            page = {**params, "startAt": max(len(held) - 1, 0), "maxResults": _LIST_PAGE}
+            data = told(await self.get(path, page))
+            rows = _told_list(data, name)
+            if held and (not rows or rows[0]["id"] != held[-1]["id"]):
+                return None
+            fresh = rows[1:] if held else rows
+            held += fresh
+            total = data.get("total")
+            if data.get("isLast") is True or (total is not None and len(held) >= total):
+                return held
+            if not fresh:
+                return held if total is None else None
+
+
+def _by_token(data: Mapping[str, Any]) -> tuple[bool, dict[str, Any] | None]:
+    token, last = data.get("nextPageToken"), data.get("isLast")
+    ended = last is True or (not token and last is not False)
+    return ended, {"nextPageToken": token} if token and not ended else None
+
+
+def _by_offset(data: Mapping[str, Any], count: int) -> tuple[bool, dict[str, Any] | None]:
+    start, total = int(data.get("startAt") or 0), int(data.get("total") or 0)
+    # The index may count issues that the database has lost: such a page is short, and not the last.
+    onward = start + max(int(data.get("maxResults") or 0), count)
+    ended = start + count >= total or (count == 0 and onward >= total)
+    return ended, None if ended else {"startAt": onward}
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """The object Jira answered with."""
+    if is_object(answer.data):
+        return answer.data
+    raise SourceError(Trouble.PAYLOAD_INVALID, "Jira answered with something else than was asked for")
+
+
+def _told_list(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    if name in data and isinstance(data[name], list):
+        return as_list(data[name])
+    raise SourceError(Trouble.PAYLOAD_INVALID, f"Jira's answer lacks the list {name}")
+
+
+def rows_of(answer: Answer) -> list[dict[str, Any]]:
+    """The rows of a list, bare or wrapped in a page."""
+    return _told_list(answer.data if is_object(answer.data) else {"values": answer.data}, "values")

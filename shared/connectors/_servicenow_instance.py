@@ -1,0 +1,169 @@
+"""What an instance says of itself: the account and its time zone, tables and their children, columns."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from shared.connectors._servicenow_query import is_utc, join, one_of, parse_time, parse_zone, to_literal
+from shared.connectors._servicenow_records import stored
+from shared.connectors._servicenow_session import Session
+from shared.domain.errors import SourceError, Trouble
+
+REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND})
+_UTC = parse_zone("UTC")
+_MOST_ROWS = 10_000
+_MOST_LEVELS = 8
+_ALWAYS_THERE = frozenset(
+    {"sys_id", "sys_class_name", "sys_mod_count", "sys_tags"}
+    | {f"sys_{act}_{what}" for act in ("created", "updated") for what in ("on", "by")}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """The account in whose name requests are made; empty strings where it may not read its own row."""
+
+    sys_id: str = ""
+    login: str = ""
+    name: str = ""
+    zone_name: str = ""
+    updated_on: str = ""
+
+
+class Instance:
+    """Answers are kept for the life of the object, which is that of one step of a job."""
+
+    def __init__(self, session: Session, login: str, zone_name: str) -> None:
+        self._session = session
+        self._login = login
+        self._zone_name = zone_name
+        self._account: Account | None = None
+        self._zone: tzinfo | None = None
+        self._zone_known = False
+        self._families: dict[str, tuple[str, ...]] = {}
+        self._asking = asyncio.Lock()
+
+    async def account(self) -> Account:
+        if self._account is None:
+            # Who a client's own token stands for, only the instance knows.
+            who = f"user_name={self._login}" if self._login else "sys_id=javascript:gs.getUserID()"
+            fields = "sys_id,user_name,name,time_zone,sys_updated_on"
+            try:
+                found = (await self._session.rows("sys_user", query=who, fields=fields, limit=2)).rows
+            except SourceError as error:
+                if error.trouble not in REFUSED:
+                    raise
+                found = []
+            # More than one row: the condition was ignored, and neither need be the account's.
+            row = found[0] if len(found) == 1 else {}
+            self._account = Account(
+                sys_id=row.get("sys_id", ""),
+                login=row.get("user_name", self._login),
+                name=row.get("name", ""),
+                zone_name=row.get("time_zone", ""),
+                updated_on=row.get("sys_updated_on", ""),
+            )
+        return self._account
+
+    async def zone(self) -> tzinfo | None:
+        """The time zone in which this account's queries are read, proved where it can be; None: unknown."""
+        async with self._asking:
+            if not self._zone_known:
+                self._zone = parse_zone(self._zone_name) or await self._find_zone()
+                self._zone_known = True
+        return self._zone
+
+    async def _find_zone(self) -> tzinfo | None:
+        """Ask for the account's own row by its time of change, as each zone writes it: what finds it is right.
+
+        Reports differ on whether a time without a zone is read in the account's zone or in UTC, so neither is believed.
+        https://www.servicenow.com/community/united-kingdom-snug/soap-web-service-and-time-zones-examples/ba-p/2270667
+        https://github.com/ansible-collections/servicenow.itsm/pull/517
+        """
+        account = await self.account()
+        named = parse_zone(account.zone_name or await self._default_zone())
+        changed = parse_time(account.updated_on)
+        if is_utc(named) or changed is None:
+            return named if is_utc(named) else None
+        for zone in (named, _UTC):
+            if zone is None:
+                continue
+            at = to_literal(changed, zone)
+            query = join(f"sys_id={account.sys_id}", f"sys_updated_on>={at}", f"sys_updated_on<={at}")
+            if (await self._session.rows("sys_user", query=query, fields="sys_id", limit=1)).total:
+                return zone
+        return None
+
+    async def _default_zone(self) -> str:
+        """The zone of accounts that name none; it may be set nowhere.
+
+        https://www.servicenow.com/docs/r/platform-administration/time-configuration/t_SetASystemTimeZone.html
+        """
+        try:
+            found = await self._session.rows(
+                "sys_properties", query="name=glide.sys.default.tz", fields="value", limit=1
+            )
+        except SourceError as error:
+            if error.trouble not in REFUSED:
+                raise
+            return ""
+        return found.rows[0].get("value", "") if found.total == 1 and found.rows else ""
+
+    async def family(self, table: str) -> tuple[str, ...]:
+        """The table and all that extend it: rows of a child are rows of the table, but filed under the child's name."""
+        if table not in self._families:
+            self._families[table] = tuple(sorted({table, *(await self.children_of(table))}))
+        return self._families[table]
+
+    async def children_of(self, table: str) -> dict[str, str]:
+        """Tables that extend this one, at any depth, with their labels; none where that may not be read."""
+        found: dict[str, str] = {}
+        level: Sequence[str] = [table]
+        for _ in range(_MOST_LEVELS):
+            try:
+                query = one_of("super_class.name", level)
+                rows = (
+                    await self._session.rows("sys_db_object", query=query, fields="name,label", limit=_MOST_ROWS)
+                ).rows
+            except SourceError as error:
+                if error.trouble not in REFUSED:
+                    raise
+                break
+            level = sorted({row["name"] for row in rows if row.get("name")} - found.keys() - {table})
+            found |= {row["name"]: row.get("label", "") for row in rows if row.get("name") in level}
+            if not level:
+                break
+        return found
+
+    async def unknown_columns(self, table: str, columns: Iterable[str]) -> list[str]:
+        """Those of the columns that the table does not have; `a.b` is column b of what column a refers to.
+
+        The instance runs a query without the conditions it does not understand, and answers with every row.
+        https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html (sysparm_query)
+        """
+        paths = {column: column.partition(".") for column in columns}
+        asked = {head for head, _, _ in paths.values()} - _ALWAYS_THERE
+        query = join(one_of("name", await self._ancestors(table)), one_of("element", sorted(asked)))
+        rows = (await self._session.rows("sys_dictionary", query=query, fields="element,reference", limit=1_000)).rows
+        refers = {row.get("element", ""): row.get("reference", "") for row in rows} if asked else {}
+        unknown = [column for column, (head, _, _) in paths.items() if head in asked and head not in refers]
+        for column, (head, _, rest) in paths.items():
+            if rest and column not in unknown:
+                reference = stored(refers, head)
+                if not reference or await self.unknown_columns(reference, [rest]):
+                    unknown.append(column)
+        return unknown
+
+    async def _ancestors(self, table: str) -> list[str]:
+        fields = ["name", *(f"{'super_class.' * depth}name" for depth in range(1, _MOST_LEVELS))]
+        query = f"name={table}"
+        try:
+            found = await self._session.rows("sys_db_object", query=query, fields=",".join(fields), limit=1)
+        except SourceError as error:
+            if error.trouble not in REFUSED:
+                raise
+            return [table, "task"]
+        return (
+            [name for name in (found.rows[0].get(field) for field in fields) if name] if found.rows else [table, "task"]
+        )

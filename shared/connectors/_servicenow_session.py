@@ -1,0 +1,197 @@
+"""Requests to a ServiceNow instance: credentials, tokens, refusals, and rows with the count made before row rights."""
+
+import asyncio
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeIs, cast
+
+import httpx
+
+from shared.connectors._http import Answer, Headers, Refusal, TrackerHTTP
+from shared.connectors._protocol import Quota
+from shared.connectors._servicenow_settings import ServiceNowCredentials
+from shared.domain.errors import SourceError, Trouble
+
+_SECONDS_A_TOKEN_LIVES = 1_800
+_SECONDS_BEFORE_EXPIRY = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Rows this account may see, and how many the query has before row rights and the limit."""
+
+    rows: list[dict[str, Any]]
+    total: int
+    answer: Answer
+
+
+class Session:
+    """Requests on behalf of one account."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, base_url: str, credentials: ServiceNowCredentials, concurrency: int
+    ) -> None:
+        self._credentials = credentials
+        self._http = TrackerHTTP(
+            client,
+            base_url=base_url,
+            authorize=self._authorize,
+            classify=classify,
+            read_quota=read_quota,
+            concurrency=concurrency,
+        )
+        # Tokens are asked for without authorization, and while requests wait for one.
+        self._door = TrackerHTTP(client, base_url=base_url, classify=_classify_login, concurrency=1)
+        self._login = asyncio.Lock()
+        self._token = ""
+        self._token_ends = 0.0
+
+    @property
+    def requests(self) -> int:
+        return self._http.requests + self._door.requests
+
+    @property
+    def quota(self) -> Quota | None:
+        return self._http.quota
+
+    async def rows(self, table: str, *, query: str = "", fields: str = "", limit: int, labels: bool = False) -> Rows:
+        """The first rows of a query. `labels`: every field as {display_value, value}."""
+        params = {
+            "sysparm_query": query,
+            "sysparm_limit": limit,
+            "sysparm_display_value": "all" if labels else "false",
+            "sysparm_exclude_reference_link": "true",
+        }
+        answer = await self._get(f"api/now/table/{table}", params | ({"sysparm_fields": fields} if fields else {}))
+        result = _result(answer)
+        if not _are_objects(result):
+            raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no list of rows")
+        return Rows(rows=result, total=_total(answer), answer=answer)
+
+    async def count(self, table: str, query: str) -> int:
+        """How many rows a query has, before row rights.
+
+        https://www.servicenow.com/docs/r/api-reference/rest-apis/c_AggregateAPI.html
+        """
+        params = {"sysparm_count": "true", "sysparm_query": query}
+        result = _result(await self._get(f"api/now/stats/{table}", params))
+        try:
+            return int(result["stats"]["count"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no count") from error
+
+    async def _get(self, path: str, params: dict[str, Any]) -> Answer:
+        token = self._token
+        try:
+            return await self._http.get(path, params)
+        except SourceError as error:
+            # A token may be withdrawn, or be shorter-lived than it said: one that was held gets a successor once.
+            if error.status != 401 or not token or not self._credentials.client_id:
+                raise
+            if self._token == token:
+                self._token = ""
+        return await self._http.get(path, params)
+
+    async def _authorize(self) -> Headers:
+        if not self._credentials.client_id:
+            pair = f"{self._credentials.username}:{self._credentials.password.get_secret_value()}"
+            return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+        async with self._login:
+            if not self._token or asyncio.get_running_loop().time() >= self._token_ends:
+                await self._log_in()
+            return {"Authorization": f"Bearer {self._token}"}
+
+    async def _log_in(self) -> None:
+        asked_at = asyncio.get_running_loop().time()
+        answer = await self._door.request("POST", "oauth_token.do", form=self._credentials.grant())
+        if not _is_object(answer.data) or not answer.data.get("access_token"):
+            raise SourceError(Trouble.PAYLOAD_INVALID, "The instance answered the log-in without a token")
+        lives = float(answer.data.get("expires_in") or _SECONDS_A_TOKEN_LIVES)
+        self._token = str(answer.data["access_token"])
+        self._token_ends = asked_at + lives - min(_SECONDS_BEFORE_EXPIRY, lives / 2)
+
+
+def _result(answer: Answer) -> Any:
+    """What an answer brings. A query that ran too long is cancelled while its answer is on the way: the status is 200,
+    and the rows are followed by an error or by nothing.
+    """
+    data = answer.data
+    if _is_object(data) and data.get("error"):
+        error = data["error"]
+        said = str(error.get("message") if _is_object(error) else error)[:200]
+        raise SourceError(Trouble.PAYLOAD_INVALID, f"The instance broke its answer off: {said}", status=answer.status)
+    if not _is_object(data) or "result" not in data:
+        raise SourceError(Trouble.PAYLOAD_INVALID, "The answer holds no result", status=answer.status)
+    return data["result"]
+
+
+def _total(answer: Answer) -> int:
+    header = answer.headers.get("x-total-count", "")
+    if not header.isdecimal():
+        detail = "The answer does not say how many rows there are, so its end cannot be told"
+        hint = "Let the proxy in between pass the header X-Total-Count on"
+        raise SourceError(Trouble.PAYLOAD_INVALID, detail, status=answer.status, hint=hint)
+    return int(header)
+
+
+def _is_object(value: object) -> TypeIs[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _are_objects(value: object) -> TypeIs[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(_is_object(row) for row in cast("list[object]", value))
+
+
+def read_quota(headers: httpx.Headers) -> Quota | None:
+    """Limits exist only where an administrator made a rule; what is left of one is not said.
+
+    https://www.servicenow.com/docs/r/api-reference/rest-api-explorer/inbound-REST-API-rate-limiting.html
+    """
+    limit = headers.get("x-ratelimit-limit", "")
+    if not limit.isdecimal():
+        return None
+    rule = headers.get("x-ratelimit-rule", "")
+    return Quota(bucket=rule, limit=int(limit), resets_at=_resets_at(headers))
+
+
+def classify(refusal: Refusal) -> SourceError | None:
+    """What a refusal means where its status alone does not say it.
+
+    https://www.servicenow.com/docs/r/api-reference/rest-api-explorer/r_RESTAPIHTTPResponseCodes.html
+    """
+    if refusal.status == 401 and "x-mfa_token" in refusal.headers:
+        hint = "Use an account for integrations, which no second factor is asked of, or OAuth with client credentials"
+        return refusal.error(Trouble.AUTH_INVALID, "The instance asks this account for a second factor", hint=hint)
+    if refusal.status == 429:
+        retry_at = refusal.retry_after or _resets_at(refusal.headers)
+        return refusal.error(Trouble.RATE_LIMIT, f"Too many requests{_said(refusal)}", retry_at=retry_at)
+    said = _said(refusal)
+    if refusal.status == 400 and "invalid table" in said.lower():
+        return refusal.error(Trouble.NOT_FOUND, f"The instance has no such table{said}")
+    if refusal.status >= 500 and "transaction cancelled" in said.lower():
+        return refusal.error(Trouble.TIMEOUT, f"The instance cancelled the query{said}", retry_at=refusal.retry_after)
+    return None
+
+
+def _classify_login(refusal: Refusal) -> SourceError | None:
+    if refusal.status in {400, 401, 403}:
+        hint = "Check the client in the application registry, its secret, and that it allows this kind of grant"
+        return refusal.error(Trouble.AUTH_INVALID, f"The instance gives no token{_said(refusal)}", hint=hint)
+    return classify(refusal)
+
+
+def _said(refusal: Refusal) -> str:
+    """`: message (detail)` of a refusal, or of an OAuth refusal its description."""
+    body = refusal.json
+    if not _is_object(body):
+        return ""
+    error = body.get("error")
+    parts = [error.get("message"), error.get("detail")] if _is_object(error) else [error, body.get("error_description")]
+    words = [" ".join(str(part).split())[:200] for part in parts if part]
+    return f": {words[0]}" + (f" ({words[1]})" if len(words) > 1 else "") if words else ""
+
+
+def _resets_at(headers: httpx.Headers) -> datetime | None:
+    value = headers.get("x-ratelimit-reset", "")
+    return datetime.fromtimestamp(int(value), UTC) if value.isdecimal() else None

@@ -1,0 +1,115 @@
+"""Rules of a sync: what it is to do, and what becomes of a record that was read."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.domain.stream import Stream
+
+
+class SyncMode(StrEnum):
+    """How much of a source a sync reads."""
+
+    INCREMENTAL = "incremental"  # what changed since the last one
+    FULL = "full"  # everything again, and what is gone is found
+    CENSUS = "census"  # only ids and times, to find what is gone or was missed
+    KEYS = "keys"  # named issues
+
+
+class SyncOptions(BaseModel):
+    """What a sync job is asked to do; stored with the job, never holds a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: SyncMode = SyncMode.INCREMENTAL
+    streams: tuple[Stream, ...] = Field(default=(), description="Only these; empty for all of the connection")
+    scopes: tuple[str, ...] = Field(default=(), description="Only these projects or repositories, by name or id")
+    keys: tuple[str, ...] = Field(default=(), max_length=1_000, description="Issue keys, for mode `keys`")
+    since: datetime | None = Field(default=None, description="Read again what changed since then")
+    census: bool = Field(default=False, description="Follow an incremental sync by a census")
+    accept_absences: bool = Field(
+        default=False, description="Mark as gone even when suspiciously many records are missing at once"
+    )
+
+
+class Fate(StrEnum):
+    """What becomes of a record that was read."""
+
+    NEW = "created"
+    CHANGED = "updated"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the table knows of a record."""
+
+    content_hash: bytes
+    updated: datetime | None
+    read_at: datetime | None
+    deleted: bool
+
+
+def decide(
+    held: Held | None, *, content_hash: bytes, updated: datetime | None, read_at: datetime, authoritative: bool
+) -> Fate:
+    """Older news never overwrites newer, from whichever door it came.
+
+    The source's own time of change decides first. Of two readings of one version the one that began later is right.
+    `authoritative` readings go to the record itself, not to a search index that may lag: they may turn time back.
+    """
+    if held is None:
+        return Fate.NEW
+    if content_hash == held.content_hash and not held.deleted:
+        return Fate.UNCHANGED
+    if updated and held.updated and updated != held.updated and not (authoritative and updated < held.updated):
+        newer = updated > held.updated
+    else:
+        newer = held.read_at is None or read_at >= held.read_at
+    if held.deleted and held.read_at and read_at < held.read_at:
+        newer = False
+    return Fate.CHANGED if newer else Fate.STALE
+
+
+def content_hash(record: dict[str, Any]) -> bytes:
+    """Sixteen bytes that tell two versions of a record apart, whatever the order of their fields."""
+    encoded = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.blake2b(encoded, digest_size=16).digest()
+
+
+def digest_of(external_id: str, updated: datetime | None) -> int:
+    """A 64-bit fingerprint of one version; a window's digest is the sum of those it saw."""
+    text = f"{external_id}\x1f{updated.isoformat() if updated else ''}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+# A tenth of a project may vanish in a clean-up; more than that at once is rather a lost permission.
+_ABSENT_SHARE = 0.25
+_ABSENT_FEW = 20
+
+
+def is_mass_absence(absent: int, known: int) -> bool:
+    """Whether so many records are missing at once that a person has to look before they are marked as gone."""
+    return absent > max(_ABSENT_FEW, known * _ABSENT_SHARE)
+
+
+RUNGS: tuple[timedelta, ...] = (
+    timedelta(0),
+    timedelta(hours=1),
+    timedelta(hours=4),
+    timedelta(hours=12),
+    timedelta(hours=24),
+)
+"""The ladder of a failing schedule: least time between two runs, by rung."""
+FAILURES_PER_RUNG = 3
+
+
+def next_rung(rung: int, failures: int) -> int:
+    """The rung after a failure, the `failures`-th in a row of its class."""
+    return min(rung + 1, len(RUNGS) - 1) if failures >= FAILURES_PER_RUNG else rung

@@ -1,0 +1,96 @@
+"""Turn a wish to sync into a queued job."""
+
+import logging
+from uuid import UUID, uuid4
+
+from shared.domain.caller import Caller
+from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from shared.domain.job import Priority
+from shared.domain.sync import SyncMode, SyncOptions
+from shared.services.open_connector import connector_class
+from shared.store import audit_log, connections, jobs
+from shared.store.connections import StoredConnection
+from shared.store.database import Connection, Database
+from shared.store.jobs import Job, NewSync
+
+log = logging.getLogger(__name__)
+
+
+async def accept_sync(
+    database: Database,
+    caller: Caller,
+    slug: str,
+    options: SyncOptions,
+    *,
+    priority: Priority = Priority.NORMAL,
+    idempotency_key: str | None = None,
+    parent_id: UUID | None = None,
+) -> Job:
+    """Queue a sync of a connection; the same key gives the same job.
+
+    Raises ConflictError while the connection's test has not succeeded, or it is switched off.
+    """
+    async with database.transaction() as connection:
+        stored = await connections.find_connection(connection, slug)
+        if stored is None:
+            raise NotFoundError(f"There is no connection {slug!r}")
+        require_usable(stored)
+        _check(stored, options)
+        return await insert_sync(
+            connection,
+            NewSync(
+                id=uuid4(),
+                source=stored.source,
+                import_source=stored.slug,
+                connection_id=stored.id,
+                priority=priority,
+                options=options,
+                parent_id=parent_id,
+                idempotency_key=idempotency_key,
+                requested_by=caller.id,
+            ),
+        )
+
+
+async def insert_sync(connection: Connection, new: NewSync) -> Job:
+    """Store an accepted sync, or find the one under its key."""
+    job = await jobs.insert_sync(connection, new)
+    if job is None:
+        earlier = await jobs.find_by_idempotency_key(connection, new.requested_by, new.idempotency_key or "")
+        if earlier is None:
+            raise ConflictError("The job under this idempotency key was just removed; send the request again")
+        return earlier
+    await audit_log.append(
+        connection,
+        actor=new.requested_by,
+        action="job.accepted",
+        subject=f"job:{job.id}",
+        before=None,
+        after={"import_source": new.import_source, "sync": new.options.model_dump(mode="json", exclude_defaults=True)},
+    )
+    log.info("Sync accepted", extra={"action": "sync_accepted", "job_id": str(job.id), "mode": new.options.mode})
+    return job
+
+
+def require_usable(stored: StoredConnection) -> None:
+    """Nothing is done with a connection before its test succeeded."""
+    if not stored.active:
+        raise ConflictError(f"The connection {stored.slug!r} is switched off", hint="Set active to true")
+    if not stored.test_passed:
+        raise ConflictError(
+            f"The connection {stored.slug!r} has not passed its test",
+            hint=f"POST /api/integrations/{stored.slug}/test first",
+        )
+
+
+def _check(stored: StoredConnection, options: SyncOptions) -> None:
+    streams = connector_class(stored.source).streams
+    unknown = [stream for stream in options.streams if stream not in streams]
+    if unknown:
+        raise InvalidRequestError(
+            f"{stored.source} has no {', '.join(unknown)}",
+            hint=f"It has {', '.join(streams)}",
+            fields={"streams": "unknown"},
+        )
+    if options.mode is SyncMode.KEYS and not options.keys:
+        raise InvalidRequestError("Mode `keys` needs keys", fields={"keys": "must not be empty"})

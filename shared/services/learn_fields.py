@@ -1,0 +1,65 @@
+"""Notice when a source's records change their shape: a new field, or another type; each is told once."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+from uuid import UUID
+
+from shared.connectors._protocol import Page
+from shared.store import connections, jobs
+from shared.store.database import Connection
+
+# What this worker knows to be in the table already; others may know the same.
+_known: dict[UUID, dict[str, dict[str, str]]] = {}
+_MOST_CONNECTIONS = 500
+
+
+def shape_of(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Field → kind of value, of a record and of its `fields` where it has those. Empty values say nothing."""
+    shape: dict[str, str] = {}
+    for name, value in raw.items():
+        if name == "fields" and isinstance(value, dict):
+            inside = cast("dict[str, Any]", value)
+            shape |= {f"fields.{inner}": kind for inner, each in inside.items() if (kind := _kind(each))}
+        elif kind := _kind(value):
+            shape[name] = kind
+    return shape
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None | "" | [] | {}:
+            return ""
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "text"
+        case list():
+            return "list"
+        case _:
+            return "object"
+
+
+async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID, page: Page) -> None:
+    """Compare the shapes on a page with what is known of the connection, and log what is new, once per field."""
+    if len(_known) > _MOST_CONNECTIONS:
+        _known.clear()
+    known = _known.setdefault(connection_id, {})
+    shapes: dict[str, dict[str, str]] = {}
+    for sent in page.records:
+        shapes.setdefault(sent.stream, {}).update(shape_of(sent.raw))
+    for stream, shape in sorted(shapes.items()):
+        of_stream = known.setdefault(stream, {})
+        unknown = {path: kind for path, kind in shape.items() if of_stream.get(path) != kind}
+        if not unknown:
+            continue
+        first_time = not of_stream
+        news = await connections.learn_fields(connection, connection_id, stream, unknown)
+        of_stream |= unknown
+        for path, before, kind in news:
+            if before:
+                message = f"{stream}: the field {path} was {before} and is now {kind}"
+                await jobs.log(connection, job_id, "warning", message, field=path, before=before, after=kind)
+            elif not first_time:
+                await jobs.log(connection, job_id, "info", f"{stream}: new field {path} ({kind})", field=path)

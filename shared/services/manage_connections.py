@@ -1,0 +1,260 @@
+"""Register, change and remove connections; secrets go in sealed and never come out."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, StrictBool, TypeAdapter
+
+from shared.domain.caller import Caller
+from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from shared.security.sealing import Sealer
+from shared.services.open_connector import check_credentials, check_settings, open_credentials, seal_credentials
+from shared.services.schedule_times import next_run
+from shared.store import audit_log, connections, jobs
+from shared.store.connections import Schedule, StoredConnection
+from shared.store.database import Connection, Database
+
+log = logging.getLogger(__name__)
+
+_URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
+# Labels that files and people use.
+RESERVED_SLUGS = frozenset(
+    {"manual", "csv", "json", "unaccepted", "file", "sources", "health", "metrics", "credentials"}
+)
+
+
+class ConnectionView(BaseModel):
+    """A connection as people may see it: which secrets it has, never what they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slug: str = Field(examples=["petrel-jira"])
+    source: str = Field(examples=["jira"])
+    base_url: str = Field(examples=["https://jira.petrel.example"])
+    settings: dict[str, Any] = Field(examples=[{"projects": ["PETREL"]}])
+    credentials: dict[str, Any] = Field(
+        description="Fields that are no secret, and `true` for secrets that are set",
+        examples=[{"email": "sync@petrel.example", "token": True}],
+    )
+    active: bool
+    origin: str = Field(description="`api`, or `environment` when app settings define it")
+    tested_at: datetime | None
+    test_passed: bool | None
+    test: dict[str, Any] | None = Field(description="What the last test found out")
+    blocked_until: datetime | None = Field(description="The source wants no calls before")
+    quota: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewConnection(BaseModel):
+    """A connection to register."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slug: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Label of all it brings", examples=["petrel"])
+    source: str = Field(examples=["jira"])
+    base_url: str = Field(max_length=2_000, examples=["https://jira.petrel.example"])
+    settings: dict[str, Any] = Field(default_factory=dict, examples=[{"projects": ["PETREL"]}])
+    credentials: dict[str, Any] = Field(
+        default_factory=dict, repr=False, examples=[{"email": "sync@petrel.example", "token": "…"}]
+    )
+
+
+class ConnectionChange(BaseModel):
+    """What to change; what is left out stays."""
+
+    model_config = ConfigDict(frozen=True)
+
+    base_url: str | None = None
+    settings: dict[str, Any] | None = None
+    credentials: dict[str, Any] | None = None
+    active: StrictBool | None = None
+
+
+def to_view(stored: StoredConnection) -> ConnectionView:
+    """What may be shown of a connection."""
+    shown = {field: entry.get("plain", True) for field, entry in stored.credentials.items()}
+    return ConnectionView(**stored.model_dump(exclude={"id", "version", "credentials"}), credentials=shown)
+
+
+async def create_connection(
+    database: Database, sealer: Sealer, caller: Caller, new: NewConnection, *, cron: str, origin: str = "api"
+) -> StoredConnection:
+    """Store a connection and its schedule. It is of no use until its test succeeds."""
+    slug, source = new.slug, new.source
+    if slug in RESERVED_SLUGS:
+        raise InvalidRequestError(f"The slug {slug!r} is reserved", fields={"slug": "choose another one"})
+    checked = check_settings(source, new.settings)
+    secrets = check_credentials(source, new.credentials)
+    connection_id = uuid4()
+    async with database.transaction() as connection:
+        stored = await connections.insert_connection(
+            connection,
+            connection_id=connection_id,
+            slug=slug,
+            source=source,
+            base_url=check_url(new.base_url),
+            settings=checked.model_dump(mode="json", exclude_defaults=True),
+            credentials=seal_credentials(sealer, connection_id, secrets),
+            origin=origin,
+        )
+        if stored is None:
+            raise ConflictError(
+                f"There is a connection {slug!r} already", hint="Choose another slug, or change that one"
+            )
+        await connections.insert_schedule(
+            connection,
+            connection_id,
+            cron=cron,
+            time_zone="UTC",
+            next_run_at=next_run(cron, "UTC", datetime.now(UTC)),
+        )
+        await _audit(connection, caller, "connection.created", None, stored)
+    log.info("Connection created", extra={"action": "connection_created", "slug": slug, "source": source})
+    return stored
+
+
+async def change_connection(
+    database: Database, sealer: Sealer, caller: Caller, slug: str, change: ConnectionChange
+) -> StoredConnection:
+    """Change a connection. Credentials are merged: a field that is left out stays, an empty one is removed.
+
+    With another address, or other credentials, the connection has to pass its test again.
+    """
+    async with database.transaction() as connection:
+        before = await existing(connection, slug, lock=True)
+        settings = before.settings
+        if change.settings is not None:
+            checked = check_settings(before.source, change.settings)
+            settings = checked.model_dump(mode="json", exclude_defaults=True)
+        credentials = before.credentials
+        base_url = before.base_url if change.base_url is None else check_url(change.base_url)
+        moved = base_url != before.base_url
+        if moved and before.credentials and change.credentials is None:
+            # Else whoever may change an address could have the old secrets sent there.
+            raise InvalidRequestError(
+                "A new address needs the credentials again", fields={"credentials": "send them with the new base_url"}
+            )
+        if change.credentials is not None:
+            known = {} if moved else open_credentials(sealer, before)
+            merged = {name: value for name, value in {**known, **change.credentials}.items() if value not in {None, ""}}
+            credentials = seal_credentials(sealer, before.id, check_credentials(before.source, merged))
+        after = await connections.update_connection(
+            connection,
+            before.id,
+            base_url=base_url,
+            settings=settings,
+            credentials=credentials,
+            active=before.active if change.active is None else change.active,
+            must_test=moved or change.credentials is not None,
+        )
+        if after is None:
+            raise NotFoundError(f"There is no connection {slug!r}")
+        await _audit(connection, caller, "connection.changed", before, after)
+    return after
+
+
+async def remove_connection(database: Database, caller: Caller, slug: str) -> None:
+    """Remove a connection, its credentials, schedule and ledger. What it brought stays."""
+    async with database.transaction() as connection:
+        before = await existing(connection, slug, lock=True)
+        if await jobs.is_busy(connection, before.id):
+            raise ConflictError("A job of this connection waits or runs", hint="Cancel it first")
+        await connections.delete_connection(connection, before.id)
+        await _audit(connection, caller, "connection.removed", before, None)
+    log.info("Connection removed", extra={"action": "connection_removed", "slug": slug})
+
+
+async def rotate_credentials(database: Database, sealer: Sealer, caller: Caller) -> int:
+    """Wrap the keys of all credentials with the current master key; returns how many secrets that were."""
+    rotated = 0
+    async with database.connection() as connection:
+        slugs = [stored.slug for stored in await connections.list_connections(connection, limit=10_000)]
+    for slug in slugs:
+        async with database.transaction() as connection:
+            stored = await connections.find_connection(connection, slug, lock=True)
+            if stored is None:
+                continue
+            renewed = dict(stored.credentials)
+            for field, entry in stored.credentials.items():
+                if "sealed" in entry and (wrapped := sealer.rewrap(entry["sealed"])):
+                    renewed[field] = {"sealed": wrapped}
+                    rotated += 1
+            if renewed != stored.credentials:
+                await connections.save_credentials(connection, stored.id, renewed)
+    async with database.connection() as connection:
+        await audit_log.append(
+            connection,
+            actor=caller.id,
+            action="credentials.rotated",
+            subject="connections",
+            before=None,
+            after={"secrets": rotated, "key": sealer.keys.current},
+        )
+    return rotated
+
+
+async def list_views(database: Database, *, after: str, limit: int) -> list[ConnectionView]:
+    """Connections by slug, from behind one."""
+    async with database.connection() as connection:
+        return [to_view(each) for each in await connections.list_connections(connection, after=after, limit=limit)]
+
+
+async def find_view(database: Database, slug: str) -> tuple[ConnectionView, Schedule | None]:
+    """A connection and its schedule."""
+    async with database.connection() as connection:
+        stored = await existing(connection, slug)
+        return to_view(stored), await connections.find_schedule(connection, stored.id)
+
+
+async def existing(connection: Connection, slug: str, *, lock: bool = False) -> StoredConnection:
+    """The connection of a slug; NotFoundError if there is none."""
+    stored = await connections.find_connection(connection, slug, lock=lock)
+    if stored is None:
+        raise NotFoundError(f"There is no connection {slug!r}", hint="GET /api/integrations lists them")
+    return stored
+
+
+def check_url(text: str) -> str:
+    """An address as it is stored: http or https, without user, query or fragment. InvalidRequestError otherwise."""
+    try:
+        url = _URL.validate_python(text)
+    except pydantic.ValidationError as error:
+        raise InvalidRequestError(
+            "base_url is not an address", fields={"base_url": "write it as https://tracker.example"}
+        ) from error
+    if url.username or url.password or url.query or url.fragment:
+        raise InvalidRequestError(
+            "base_url holds more than an address",
+            fields={"base_url": "no user, query or fragment; secrets go elsewhere"},
+        )
+    return str(url).rstrip("/")
+
+
+async def _audit(
+    connection: Connection,
+    caller: Caller,
+    action: str,
+    before: StoredConnection | None,
+    after: StoredConnection | None,
+) -> None:
+    subject = after or before
+    await audit_log.append(
+        connection,
+        actor=caller.id,
+        action=action,
+        subject=f"connection:{subject.slug if subject else ''}",
+        before=_told(before),
+        after=_told(after),
+    )
+
+
+def _told(stored: StoredConnection | None) -> dict[str, Any] | None:
+    if stored is None:
+        return None
+    view = to_view(stored).model_dump(mode="json", include={"slug", "source", "base_url", "settings", "active"})
+    return {**view, "credentials": sorted(stored.credentials)}

@@ -1,0 +1,110 @@
+"""Make the connector of a connection: settings checked, credentials opened, calls guarded."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import httpx
+from pydantic import SecretStr, ValidationError
+
+from shared.connectors import connectors
+from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings
+from shared.domain.errors import InvalidRequestError
+from shared.security.sealing import Sealer
+from shared.store import connections
+from shared.store.connections import StoredConnection
+from shared.store.database import Connection
+
+_MOST_KEPT = 200
+
+
+class Connectors:
+    """The connectors of a worker. One is kept as long as its connection does not change, with its HTTP connections."""
+
+    def __init__(self, client: httpx.AsyncClient, sealer: Sealer) -> None:
+        self.sealer = sealer
+        self._client = client
+        self._kept: dict[tuple[UUID, int, tuple[str, ...]], Connector] = {}
+
+    async def of(self, connection: Connection, stored: StoredConnection) -> Connector:
+        """The connector of a stored connection, with its watchlist where the source knows one."""
+        tracked: tuple[str, ...] = ()
+        if "tracked_accounts" in connector_class(stored.source).Settings.model_fields:
+            tracked = tuple(row["account"] for row in await connections.list_tracked(connection, stored.id))
+        key = (stored.id, stored.version, tracked)
+        if key not in self._kept:
+            if len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = self._make(stored, tracked)
+        return self._kept[key]
+
+    def untracked(self, stored: StoredConnection) -> Connector:
+        """A connector of its own that sees everything: for tests, discovery and counts."""
+        return self._make(stored, ())
+
+    def _make(self, stored: StoredConnection, tracked: tuple[str, ...]) -> Connector:
+        made = connector_class(stored.source)
+        settings = {**stored.settings, **({"tracked_accounts": tracked} if tracked else {})}
+        secrets = open_credentials(self.sealer, stored)
+        return made(
+            self._client,
+            stored.base_url,
+            check_settings(stored.source, settings),
+            check_credentials(stored.source, secrets),
+        )
+
+
+def connector_class(source: str) -> type[Connector]:
+    """The class of a source; InvalidRequestError if there is no such source."""
+    found = connectors().get(source)
+    if found is None:
+        raise InvalidRequestError(
+            f"There is no source {source!r}", hint=f"Sources with connections: {', '.join(sorted(connectors()))}"
+        )
+    return found
+
+
+def check_settings(source: str, values: Mapping[str, Any]) -> ConnectorSettings:
+    """Settings as the source knows them; InvalidRequestError names the field."""
+    try:
+        return connector_class(source).Settings.model_validate(values)
+    except ValidationError as error:
+        raise _complaint("settings", error) from None
+
+
+def check_credentials(source: str, values: Mapping[str, Any]) -> ConnectorCredentials:
+    """Credentials as the source knows them; InvalidRequestError names the field and never a value."""
+    try:
+        return connector_class(source).Credentials.model_validate(values)
+    except ValidationError as error:
+        raise _complaint("credentials", error) from None
+
+
+def seal_credentials(sealer: Sealer, connection_id: UUID, credentials: ConnectorCredentials) -> dict[str, Any]:
+    """Credentials as they are stored: secrets sealed, the rest, such as a user name, as it is."""
+    stored: dict[str, Any] = {}
+    for field in type(credentials).model_fields:
+        value = getattr(credentials, field)
+        if isinstance(value, SecretStr):
+            if value.get_secret_value():
+                secret = value.get_secret_value()
+                stored[field] = {"sealed": sealer.seal(secret, owner=str(connection_id), field=field)}
+        elif value is not None:
+            stored[field] = {"plain": value}
+    return stored
+
+
+def open_credentials(sealer: Sealer, stored: StoredConnection) -> dict[str, Any]:
+    """Credentials by field, secrets opened. For connectors only: never log, store or return it."""
+    return {
+        field: sealer.open(entry["sealed"], owner=str(stored.id), field=field) if "sealed" in entry else entry["plain"]
+        for field, entry in stored.credentials.items()
+    }
+
+
+def _complaint(what: str, error: ValidationError) -> InvalidRequestError:
+    fields = {
+        f"{what}.{'.'.join(map(str, each['loc']))}".rstrip("."): each["msg"]
+        for each in error.errors(include_input=False, include_url=False, include_context=False)
+    }
+    return InvalidRequestError(f"The {what} do not fit this source", fields=fields)

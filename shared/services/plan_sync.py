@@ -1,0 +1,195 @@
+"""Plan a sync: which scopes and streams to read, since when, in which parts; and open the windows they will close."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from shared.connectors._protocol import (
+    EVERYTHING,
+    Connector,
+    ConnectorSettings,
+    Gap,
+    Part,
+    PartKind,
+    Scope,
+    StreamTraits,
+    Walk,
+)
+from shared.domain.errors import InvalidRequestError, SourceError, Trouble
+from shared.domain.stream import Stream
+from shared.domain.sync import SyncMode, SyncOptions
+from shared.services.open_connector import Connectors, check_settings
+from shared.store import connections, jobs, sync_ledger
+from shared.store.connections import StoredConnection
+from shared.store.database import Database
+from shared.store.jobs import Job
+from shared.store.sync_ledger import NewPart, NewWindow
+
+log = logging.getLogger(__name__)
+
+# A part that begins a little before its window sees changes again whose time of change the source rounds down.
+_OVERLAP = timedelta(seconds=60)
+
+
+@dataclass
+class Plan:
+    """The windows and parts of one job."""
+
+    windows: list[NewWindow] = field(default_factory=list[NewWindow])
+    parts: list[NewPart] = field(default_factory=list[NewPart])
+    gaps: list[Gap] = field(default_factory=list[Gap])
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    connector: Connector
+    settings: ConnectorSettings
+    options: SyncOptions
+    scopes: Sequence[Scope]
+    cursors: Mapping[tuple[Stream, str], datetime]
+    hi: datetime
+
+
+async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt: int) -> int:
+    """Write the parts of a job, once; returns how many lanes may walk them side by side, 0 if there is nothing to do.
+
+    Raises SourceError when the source does not answer; nothing is written then, and it can be planned again.
+    """
+    async with database.connection() as connection:
+        job = await jobs.find_job(connection, job_id)
+        if job is None or job.attempt != attempt or job.cancel_requested or job.sync is None or not job.connection_id:
+            return 0
+        stored = await connections.find_by_id(connection, job.connection_id)
+        if stored is None:
+            return 0
+        connector = await made.of(connection, stored)
+        settings = check_settings(stored.source, stored.settings)
+        if job.planned_at:
+            await sync_ledger.reopen_parts(connection, job_id)
+            return settings.concurrency
+        cursors = await sync_ledger.find_cursors(connection, stored.id)
+    plan = await _make_plan(connector, settings, job.sync, cursors)
+    await _save(database, job, stored, plan)
+    return min(settings.concurrency, len(plan.parts))
+
+
+async def _make_plan(
+    connector: Connector,
+    settings: ConnectorSettings,
+    options: SyncOptions,
+    cursors: Mapping[tuple[Stream, str], datetime],
+) -> Plan:
+    if options.mode is SyncMode.KEYS:
+        return Plan(parts=keys_parts(connector, [(None, key) for key in options.keys]))
+    now = await connector.now()
+    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
+    scopes, gaps = await connector.scopes()
+    scopes = _chosen(scopes, options.scopes)
+    inputs = _Inputs(connector, settings, options, scopes, cursors, now - lag)
+    plan = Plan(gaps=list(gaps))
+    for stream in _streams(connector, settings, options):
+        traits = connector.streams[stream]
+        for scope in scopes if traits.per_scope else [Scope(EVERYTHING, EVERYTHING)]:
+            try:
+                await _plan_scope(plan, inputs, stream, traits, scope)
+            except SourceError as error:
+                if error.trouble not in {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}:
+                    raise
+                plan.gaps.append(Gap(stream, scope.id, error.trouble, error.detail, error.status))
+    return plan
+
+
+async def _plan_scope(plan: Plan, inputs: _Inputs, stream: Stream, traits: StreamTraits, scope: Scope) -> None:
+    options, connector = inputs.options, inputs.connector
+    wants_census = traits.census and (options.census or options.mode is SyncMode.CENSUS)
+    if traits.walk is Walk.SNAPSHOT and options.mode is not SyncMode.CENSUS:
+        plan.parts.append(_new_part(Part(kind=PartKind.SNAPSHOT, stream=stream, scope=scope.id), scope))
+    elif traits.walk is Walk.WINDOW and options.mode is not SyncMode.CENSUS:
+        since = _since(inputs, stream, scope)
+        whole = Part(kind=PartKind.WINDOW, stream=stream, scope=scope.id, since=since)
+        pieces = await connector.split(whole) if since is None else [whole]
+        plan.windows.append(NewWindow(stream, scope.id, inputs.hi))
+        plan.parts += [_new_part(piece, scope, len(plan.windows) - 1) for piece in pieces]
+    if wants_census:
+        plan.parts.append(_new_part(Part(kind=PartKind.CENSUS, stream=stream, scope=scope.id), scope))
+
+
+def _since(inputs: _Inputs, stream: Stream, scope: Scope) -> datetime | None:
+    cursor = inputs.cursors.get((stream, scope.id))
+    if cursor is None or (inputs.options.mode is SyncMode.FULL and inputs.options.since is None):
+        return None
+    since = cursor - _OVERLAP
+    # Asking to go back further is fine; skipping what lies before `since` would tear a hole.
+    return min(since, inputs.options.since) if inputs.options.since else since
+
+
+def keys_parts(
+    connector: Connector, wanted: Sequence[tuple[str | None, str | None]], *, scope: str = EVERYTHING
+) -> list[NewPart]:
+    """Parts that read issues by (external id, key); one of both may be unknown."""
+    size = connector.keys_per_part
+    parts: list[NewPart] = []
+    for start in range(0, len(wanted), size):
+        piece = wanted[start : start + size]
+        known = [{"id": external_id, "key": key} for external_id, key in piece if external_id]
+        query = {
+            "issues": known,
+            "ids": [each["id"] for each in known],
+            "keys": [key for external_id, key in piece if not external_id and key],
+        }
+        parts.append(NewPart(PartKind.KEYS, Stream.ISSUES, scope, scope, None, query))
+    return parts
+
+
+async def _save(database: Database, job: Job, stored: StoredConnection, plan: Plan) -> None:
+    async with database.transaction() as connection:
+        current = await jobs.lock_job(connection, job.id)
+        if current is None or current.attempt != job.attempt or current.planned_at:
+            return
+        await sync_ledger.abandon_windows(connection, stored.id, job.id)
+        await sync_ledger.save_plan(
+            connection, job_id=job.id, connection_id=stored.id, windows=plan.windows, parts=plan.parts
+        )
+        for gap in plan.gaps:
+            await sync_ledger.note_gap(
+                connection,
+                stored.id,
+                stream=gap.stream,
+                scope=gap.scope,
+                trouble=gap.trouble,
+                status=gap.status,
+                detail=gap.detail,
+            )
+        await jobs.mark_planned(connection, job.id, parts=len(plan.parts))
+        level = "warning" if plan.gaps else "info"
+        await jobs.log(
+            connection, job.id, level, "Planned", parts=len(plan.parts), gaps=[gap.scope for gap in plan.gaps]
+        )
+    log.info("Sync planned", extra={"action": "sync_planned", "job_id": str(job.id), "parts": len(plan.parts)})
+
+
+def _streams(connector: Connector, settings: ConnectorSettings, options: SyncOptions) -> list[Stream]:
+    """Streams that have parts of their own, in the order of the connector."""
+    wanted = set(options.streams or settings.streams or connector.streams) & set(settings.streams or connector.streams)
+    wanted |= {parent for child in wanted if (parent := connector.streams[child].parent)}
+    return [
+        stream for stream, traits in connector.streams.items() if traits.walk is not Walk.CHILD and stream in wanted
+    ]
+
+
+def _chosen(scopes: Sequence[Scope], names: Sequence[str]) -> list[Scope]:
+    if not names:
+        return list(scopes)
+    chosen = [scope for scope in scopes if scope.id in names or scope.name in names]
+    missing = set(names) - {scope.id for scope in chosen} - {scope.name for scope in chosen}
+    if missing:
+        raise InvalidRequestError(
+            f"The connection does not read {', '.join(sorted(missing))}", hint="Look at its settings and its coverage"
+        )
+    return chosen
+
+
+def _new_part(part: Part, scope: Scope, window: int | None = None) -> NewPart:
+    return NewPart(part.kind, part.stream, part.scope, scope.name, part.since, part.query, window)

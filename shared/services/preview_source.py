@@ -1,0 +1,136 @@
+"""What an import from a tracker would do, without doing it: sample issues, problems, and how many there are."""
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope
+from shared.domain.errors import SourceError, Trouble
+from shared.domain.rejection import Problem
+from shared.domain.stream import Issue, Stream
+from shared.domain.sync import Fate, content_hash, decide
+from shared.services.accept_sync import require_usable
+from shared.services.manage_connections import existing
+from shared.services.open_connector import Connectors
+from shared.services.store_page import normalize_page
+from shared.store.connections import StoredConnection
+from shared.store.database import Database
+from shared.store.streams import Writer
+
+_SAMPLE = 20
+_MOST_SCOPES = 5
+_SECONDS = 20.0
+
+
+class SampleIssue(BaseModel):
+    """An issue as it would be stored, shortened."""
+
+    external_id: str
+    key: str | None
+    title: str
+    type: str | None
+    status: str | None
+    status_category: str
+    assignee: str | None
+    project: str | None
+    created_at: datetime | None
+    updated_at: datetime | None
+    would_be: str = Field(description="created, updated, unchanged or stale", examples=["created"])
+
+
+class SourcePreview(BaseModel):
+    """What an import would bring. Only the sample was read; totals are the source's own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    import_source: str
+    source: str
+    sample: list[SampleIssue]
+    counts: dict[str, int] = Field(description="Of the sample", examples=[{"created": 18, "unchanged": 2}])
+    problems: list[Problem] = Field(description="Of the sample's records that would be rejected")
+    issues: int | None = Field(description="About how many there are, as of the last test, where the source tells")
+    estimated_calls: int | None
+    estimated_seconds: float | None
+    scopes: list[str]
+    requests: int = Field(description="Calls this preview took")
+
+
+async def preview_source(
+    database: Database, made: Connectors, slug: str, scopes: tuple[str, ...] = ()
+) -> SourcePreview:
+    """Read one small page and compare it with what is stored. Raises SourceError as the source does."""
+    async with database.connection() as connection:
+        stored = await existing(connection, slug)
+        require_usable(stored)
+    connector = made.untracked(stored)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            found, _ = await connector.scopes()
+            chosen = [scope for scope in found if not scopes or scope.name in scopes or scope.id in scopes]
+            pages = await _read(connector, chosen[:_MOST_SCOPES])
+    except TimeoutError as error:
+        raise SourceError(Trouble.TIMEOUT, f"The source did not answer within {_SECONDS:.0f} s") from error
+    return await _describe(database, stored, connector, chosen, pages)
+
+
+async def _read(connector: Connector, scopes: list[Scope]) -> list[Page]:
+    """A page of the first scope; of the next ones only while the sample is too small."""
+    pages: list[Page] = []
+    read = 0
+    for scope in scopes:
+        part = Part(kind=PartKind.WINDOW, stream=Stream.ISSUES, scope=scope.id)
+        page = await connector.fetch(part, None, most=_SAMPLE)
+        pages.append(page)
+        read += sum(sent.stream is Stream.ISSUES for sent in page.records)
+        if read >= _SAMPLE // 2:
+            break
+    return pages
+
+
+async def _describe(
+    database: Database, stored: StoredConnection, connector: Connector, scopes: list[Scope], pages: list[Page]
+) -> SourcePreview:
+    sample: list[SampleIssue] = []
+    problems: list[Problem] = []
+    for page in pages:
+        normalized = normalize_page(connector.normalize, page, first_row=1)
+        issues = [record for record, _ in normalized.records.get(Stream.ISSUES, {}).values()]
+        sample += await _compare(database, stored, page, [each for each in issues if isinstance(each, Issue)])
+        problems += [problem for _, refused in normalized.refused for problem in refused.problems]
+    test: dict[str, Any] = stored.test or {}
+    return SourcePreview(
+        import_source=stored.slug,
+        source=stored.source,
+        sample=sample[:_SAMPLE],
+        counts={fate.value: n for fate in Fate if (n := sum(each.would_be == fate.value for each in sample))},
+        problems=problems[:_SAMPLE],
+        issues=test.get("issues"),
+        estimated_calls=test.get("estimated_calls"),
+        estimated_seconds=test.get("estimated_seconds"),
+        scopes=[scope.name for scope in scopes][:200],
+        requests=connector.requests,
+    )
+
+
+async def _compare(database: Database, stored: StoredConnection, page: Page, issues: list[Issue]) -> list[SampleIssue]:
+    async with database.connection() as connection:
+        # Nothing is written, so there is no job to name.
+        writer = Writer(connection, source=stored.slug, job_id=stored.id, read_at=page.read_at)
+        held = await writer.find_held(Stream.ISSUES, [issue.external_id for issue in issues])
+    return [
+        SampleIssue(
+            **issue.model_dump(include=set(SampleIssue.model_fields)),
+            created_at=issue.source_created_at,
+            updated_at=issue.source_updated_at,
+            would_be=decide(
+                held.get(issue.external_id),
+                content_hash=content_hash(issue.payload),
+                updated=issue.source_updated_at,
+                read_at=page.read_at,
+                authoritative=False,
+            ),
+        )
+        for issue in issues
+    ]

@@ -1,0 +1,216 @@
+"""One lane of a sync: claim a part, read and store its pages until the time is used up, then the next part.
+
+A lane is one activity. It ends when its slice of time is over, when nothing is left for it, or when the source says
+"later": then the orchestration waits on a durable timer, and no worker does meanwhile.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from shared.connectors._protocol import Connector, Page, Part, PartKind, Quota
+from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
+from shared.services.learn_fields import learn_fields
+from shared.services.open_connector import Connectors
+from shared.services.store_page import normalize_page, store_page
+from shared.settings import Settings
+from shared.store import connections, jobs, sync_ledger
+from shared.store.connections import StoredConnection
+from shared.store.database import Database
+from shared.store.jobs import Job
+from shared.store.sync_ledger import StoredPart
+from shared.telemetry import log_context
+
+log = logging.getLogger(__name__)
+
+# Where a source says "later" without saying when.
+_DEFAULT_WAIT = timedelta(seconds=60)
+_RETRY_SECONDS = (2, 4, 8, 30, 120)
+_STOPS_ALL = {Trouble.AUTH_EXPIRED, Trouble.AUTH_INVALID, Trouble.SUSPENDED_PAYMENT}
+_SKIPS_SCOPE = {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}
+
+
+@dataclass(frozen=True)
+class LaneResult:
+    """How a lane ended: `more` to be called again, `wait` until a time, `done`, or `stop` for the whole job."""
+
+    outcome: Literal["more", "wait", "done", "stop"]
+    until: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the orchestration."""
+        return {"outcome": self.outcome, "until": self.until.isoformat() if self.until else None}
+
+
+@dataclass(frozen=True)
+class _Lane:
+    database: Database
+    connector: Connector
+    settings: Settings
+    job: Job
+    stored: StoredConnection
+    number: int
+
+
+async def walk_parts(
+    database: Database, made: Connectors, settings: Settings, job_id: UUID, attempt: int, lane: int
+) -> LaneResult:
+    """Work as one lane of an attempt at a job for one slice of time. Only a lost database is raised."""
+    with log_context(job_id=str(job_id), lane=lane):
+        async with database.connection() as connection:
+            job = await jobs.find_job(connection, job_id)
+            stored = await connections.find_by_id(connection, job.connection_id) if job and job.connection_id else None
+            if job is None or stored is None or job.attempt != attempt or job.cancel_requested:
+                return LaneResult("stop")
+            await jobs.mark_processing(connection, job_id)
+            connector = await made.of(connection, stored)
+        work = _Lane(database, connector, settings, job, stored, lane)
+        deadline = time.monotonic() + settings.sync_slice_seconds
+        while time.monotonic() < deadline:
+            result = await _next_part(work, deadline)
+            if result is not None:
+                return result
+        return LaneResult("more")
+
+
+async def _next_part(work: _Lane, deadline: float) -> LaneResult | None:
+    """Claim a part and walk it; None to claim the next."""
+    now = datetime.now(UTC)
+    async with work.database.transaction() as connection:
+        blocked = await connections.find_blocked_until(connection, work.stored.id, now=now)
+        if blocked:
+            return LaneResult("wait", blocked)
+        part = await sync_ledger.claim_part(
+            connection, work.job.id, attempt=work.job.attempt, lane=work.number, now=now
+        )
+        if part is None:
+            left = await sync_ledger.find_left(connection, work.job.id, now=now)
+            return LaneResult("wait", left.retry_at) if left.retry_at and not left.ready else LaneResult("done")
+    with log_context(part=part.number):
+        try:
+            return await _walk(work, part, deadline)
+        except SourceError as error:
+            return await _fail(work, part, error)
+        except DatabaseUnavailableError:
+            raise
+        except Exception as error:
+            log.exception("Part failed", extra={"action": "part_failed"})
+            return await _fail(work, part, _unexpected(error))
+
+
+async def _walk(work: _Lane, part: StoredPart, deadline: float) -> LaneResult | None:
+    """Read and store page after page; the next one is on its way while one is stored."""
+    asked = Part(kind=PartKind(part.kind), stream=part.stream, scope=part.scope, since=part.since, query=part.query)
+    requests = work.connector.requests
+    reading = asyncio.create_task(work.connector.fetch(asked, part.position))
+    try:
+        while True:
+            page = await reading
+            used, requests = work.connector.requests - requests, work.connector.requests
+            in_time = time.monotonic() < deadline
+            if page.next is not None and in_time:
+                reading = asyncio.create_task(work.connector.fetch(asked, page.next))
+            stored = await _store(work, part, page, used)
+            if stored is None:
+                return LaneResult("stop")
+            if page.next is None:
+                return None
+            if not in_time:
+                return LaneResult("more")
+            part = stored
+    finally:
+        if not reading.done():
+            reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _store(work: _Lane, part: StoredPart, page: Page, requests: int) -> StoredPart | None:
+    """Store a page and give the part as it is now; None if it, or the job, is not ours any more."""
+    first_row = 1 + sum(sum(of.values()) for of in part.counts.values())
+    normalized = await asyncio.to_thread(normalize_page, work.connector.normalize, page, first_row=first_row)
+    async with work.database.transaction() as connection:
+        locked = await sync_ledger.lock_part(connection, part.job_id, part.number)
+        job = await jobs.find_job(connection, part.job_id)
+        if job is None or job.attempt != work.job.attempt or job.cancel_requested:
+            return None
+        # A twin of this lane may have stored this page before us: then it is at work, not we.
+        if locked is None or locked.state != "waiting" or locked.position != part.position:
+            return None
+        cursors = await sync_ledger.find_cursors(connection, work.stored.id) if part.kind == PartKind.CENSUS else {}
+        await store_page(
+            connection,
+            stored=work.stored,
+            job=work.job,
+            part=locked,
+            page=page,
+            normalized=normalized,
+            requests=requests,
+            cursor_at=cursors.get((part.stream, part.scope)),
+        )
+        await learn_fields(connection, work.stored.id, work.job.id, page)
+        if work.connector.quota and page.next is None:
+            await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
+        return await sync_ledger.lock_part(connection, part.job_id, part.number)
+
+
+async def _fail(work: _Lane, part: StoredPart, error: SourceError) -> LaneResult | None:
+    """Write down what went wrong, and decide who goes on and when."""
+    now = datetime.now(UTC)
+    log.warning(
+        "Part could not be read",
+        extra={"action": "part_refused", "trouble": error.trouble, "status": error.status, "detail": error.detail},
+    )
+    told = {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
+    async with work.database.transaction() as connection:
+        if error.trouble is Trouble.RATE_LIMIT:
+            until = error.retry_at or now + _DEFAULT_WAIT
+            await connections.block(connection, work.stored.id, until)
+            await sync_ledger.release_part(connection, part.job_id, part.number)
+            return LaneResult("wait", until)
+        state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
+        await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
+        if state != "waiting":
+            await sync_ledger.note_gap(
+                connection,
+                work.stored.id,
+                stream=part.stream,
+                scope=part.scope,
+                trouble=error.trouble,
+                status=error.status,
+                detail=error.detail,
+            )
+        level = "warning" if state == "waiting" else "error"
+        await jobs.log(
+            connection, part.job_id, level, f"{part.stream} of {part.scope_name}: {error.detail}", **told, state=state
+        )
+    return LaneResult("stop") if error.trouble in _STOPS_ALL else None
+
+
+def _sentence(part: StoredPart, error: SourceError, tries: int, now: datetime) -> tuple[str, datetime | None]:
+    """What becomes of a part whose step failed: its state, and when it is tried again."""
+    if error.trouble in _SKIPS_SCOPE:
+        return "skipped", None
+    if not error.trouble.retryable or part.attempts + 1 >= tries:
+        return "failed", None
+    wait = timedelta(seconds=_RETRY_SECONDS[min(part.attempts, len(_RETRY_SECONDS) - 1)])
+    return "waiting", max(error.retry_at or now, now + wait)
+
+
+def _unexpected(error: Exception) -> SourceError:
+    return SourceError(
+        Trouble.SCHEMA_CHANGED, f"{type(error).__name__} while reading an answer; the logs know more", status=None
+    )
+
+
+def quota_json(quota: Quota) -> dict[str, Any]:
+    """A quota as it is stored and shown."""
+    return {
+        "bucket": quota.bucket,
+        "limit": quota.limit,
+        "remaining": quota.remaining,
+        "resets_at": quota.resets_at.isoformat() if quota.resets_at else None,
+    }

@@ -1,0 +1,317 @@
+"""The tables of all streams of trackers: ask what is held, add, replace, mark as gone. A page is one transaction.
+
+Rows travel as one JSON array, because a page is some hundred rows: less than the set-up of a COPY.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from psycopg import sql
+
+from shared.domain.stream import MODELS, Stream
+from shared.domain.sync import Held
+from shared.store.database import Connection
+
+TABLES: Mapping[Stream, str] = {
+    **{stream: stream.value for stream in Stream},
+    Stream.HISTORY: "issue_history",
+    Stream.USERS: "people",
+}
+# What is not compared when the changes of an issue are told field by field.
+_UNTOLD = [
+    *("payload", "content_hash", "read_at", "job_id", "created_at", "updated_at", "deleted_at", "absence", "scope"),
+    *("import_source", "external_id", "source_updated_at"),
+]
+
+
+class Row(NamedTuple):
+    """A record on its way into its table; `values` are the model's fields as JSON."""
+
+    external_id: str
+    values: dict[str, Any]
+    content_hash: bytes
+    scope: str
+
+
+class _Statements(NamedTuple):
+    hold: sql.Composed
+    lock: sql.Composed
+    add: sql.Composed
+    replace: sql.Composed
+    mark_children: sql.Composed
+    mark_gone: sql.Composed
+    mark_unseen: sql.Composed
+
+
+def columns_of(stream: Stream) -> list[str]:
+    """The columns a stream's table has of its model."""
+    return [name for name in MODELS[stream].model_fields if name != "sprint_ids"]
+
+
+@cache
+def _statements(stream: Stream) -> _Statements:
+    table = sql.Identifier(TABLES[stream])
+    names = [*columns_of(stream), "content_hash", "scope", "import_source", "job_id", "read_at"]
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    changed = [name for name in names if name not in {"external_id", "import_source"}]
+    hold = sql.SQL(
+        """
+        select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
+          from {} where import_source = %(source)s and external_id = any(%(ids)s)
+        """
+    ).format(table)
+    incoming = sql.SQL("jsonb_populate_recordset(null::{}, %(rows)s::jsonb)").format(table)
+    log = (
+        sql.SQL(
+            """
+            , told as (
+                insert into issue_changes (import_source, external_id, job_id, changes)
+                select import_source, external_id, job_id, changes from compared where changes <> '{{}}'
+            )
+            """
+        ).format()
+        if stream is Stream.ISSUES
+        else sql.SQL("")
+    )
+    mark = sql.SQL(
+        """
+        update {} set deleted_at = now(), updated_at = now(), absence = %(absence)s, read_at = %(read_at)s,
+                      job_id = %(job_id)s
+         where import_source = %(source)s and deleted_at is null and (read_at is null or read_at <= %(read_at)s)
+        """
+    ).format(table)
+    return _Statements(
+        hold=hold,
+        lock=sql.SQL("{} order by external_id for update").format(hold),
+        add=sql.SQL(
+            """
+            insert into {table} ({columns}) select {columns} from {incoming} order by external_id
+                on conflict do nothing returning external_id
+            """
+        ).format(table=table, columns=columns, incoming=incoming),
+        replace=sql.SQL(
+            """
+            with compared as (
+                select news.import_source, news.external_id, news.job_id,
+                       record_diff(to_jsonb(held) - %(untold)s::text[], to_jsonb(news) - %(untold)s::text[]) as changes
+                  from {incoming} news join {table} held using (import_source, external_id)
+            ), written as (
+                update {table} held
+                   set ({changed}) = row({values}), updated_at = now(), deleted_at = null, absence = null
+                  from {incoming} news
+                 where held.import_source = news.import_source and held.external_id = news.external_id
+            ){log}
+            select count(*) from compared
+            """
+        ).format(
+            table=table,
+            incoming=incoming,
+            changed=sql.SQL(", ").join(map(sql.Identifier, changed)),
+            values=sql.SQL(", ").join(sql.SQL("news.{}").format(sql.Identifier(name)) for name in changed),
+            log=log,
+        ),
+        mark_children=sql.SQL("{} and issue_id = any(%(issues)s) and external_id <> all(%(ids)s)").format(mark),
+        mark_gone=sql.SQL("{} and external_id = any(%(ids)s) returning external_id").format(mark),
+        mark_unseen=sql.SQL(
+            """
+            {} and scope = %(scope)s and not exists (
+                select from seen_ids
+                 where seen_ids.job_id = %(job_id)s and seen_ids.stream = %(stream)s
+                   and seen_ids.external_id = {}.external_id)
+            """
+        ).format(mark, table),
+    )
+
+
+class Writer:
+    """Writes what one reading brought, in the caller's transaction."""
+
+    def __init__(self, connection: Connection, *, source: str, job_id: UUID, read_at: datetime) -> None:
+        self._connection = connection
+        self.read_at = read_at
+        self._values: dict[str, Any] = {"source": source, "job_id": job_id, "read_at": read_at}
+        self._tail = {"import_source": source, "job_id": str(job_id), "read_at": read_at.isoformat()}
+
+    async def find_held(self, stream: Stream, ids: Collection[str], *, lock: bool = False) -> dict[str, Held]:
+        """What the table knows of these records, locked in the order of their ids if asked."""
+        statements = _statements(stream)
+        cursor = await self._connection.execute(
+            statements.lock if lock else statements.hold, {**self._values, "ids": list(ids)}
+        )
+        return {
+            row["external_id"]: Held(
+                content_hash=row["content_hash"],
+                updated=row["source_updated_at"],
+                read_at=row["read_at"],
+                deleted=row["deleted"],
+            )
+            for row in await cursor.fetchall()
+        }
+
+    async def add(self, stream: Stream, rows: Sequence[Row]) -> set[str]:
+        """Insert new records; returns the ids of those nobody else inserted meanwhile."""
+        if not rows:
+            return set()
+        cursor = await self._connection.execute(_statements(stream).add, {"rows": self._encode(rows)})
+        return {row["external_id"] for row in await cursor.fetchall()}
+
+    async def replace(self, stream: Stream, rows: Sequence[Row]) -> None:
+        """Write another version of records that are there, also of deleted ones; what changed in issues is told."""
+        if rows:
+            await self._connection.execute(_statements(stream).replace, {"rows": self._encode(rows), "untold": _UNTOLD})
+
+    async def mark_children_gone(self, stream: Stream, issues: Sequence[str], ids: Sequence[str]) -> int:
+        """Mark the children of some issues as deleted, except those named."""
+        cursor = await self._connection.execute(
+            _statements(stream).mark_children,
+            {**self._values, "issues": list(issues), "ids": list(ids), "absence": "deleted"},
+        )
+        return cursor.rowcount
+
+    async def mark_gone(self, stream: Stream, ids: Sequence[str], absence: str) -> int:
+        """Mark records as gone, unless a reading that began later saw them."""
+        cursor = await self._connection.execute(
+            _statements(stream).mark_gone, {**self._values, "ids": list(ids), "absence": absence}
+        )
+        return cursor.rowcount
+
+    async def mark_unseen(self, stream: Stream, scope: str) -> int:
+        """Mark what the job did not see in a scope as deleted; `read_at` is when its reading began."""
+        cursor = await self._connection.execute(
+            _statements(stream).mark_unseen,
+            {**self._values, "scope": scope, "stream": stream.value, "absence": "deleted"},
+        )
+        return cursor.rowcount
+
+    async def link_sprints(self, sprints_of: Mapping[str, Sequence[str]]) -> None:
+        """Replace the sprints of some issues."""
+        source = self._values["source"]
+        await self._connection.execute(
+            "delete from issue_sprints where import_source = %s and issue_id = any(%s)", (source, list(sprints_of))
+        )
+        pairs = [(issue, sprint) for issue, sprints in sprints_of.items() for sprint in sprints]
+        if pairs:
+            await self._connection.execute(
+                """
+                insert into issue_sprints (import_source, issue_id, sprint_id)
+                select %s, unnest(%s::text[]), unnest(%s::text[]) on conflict do nothing
+                """,
+                (source, [issue for issue, _ in pairs], [sprint for _, sprint in pairs]),
+            )
+
+    async def find_kept(self, ids: Sequence[str], fields: Sequence[str], payload_keys: Sequence[str]) -> dict[str, Any]:
+        """Values of issues that a partial reading does not bring: id → {field: value, "payload": {key: value}}."""
+        cursor = await self._connection.execute(
+            """
+            select external_id, to_jsonb(issues) as held from issues
+             where import_source = %s and external_id = any(%s)
+            """,
+            (self._values["source"], list(ids)),
+        )
+        return {
+            row["external_id"]: {
+                **{field: row["held"][field] for field in fields},
+                "payload": {key: row["held"]["payload"][key] for key in payload_keys if key in row["held"]["payload"]},
+            }
+            for row in await cursor.fetchall()
+        }
+
+    def _encode(self, rows: Sequence[Row]) -> str:
+        return orjson.dumps(
+            [
+                {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
+                for row in rows
+            ]
+        ).decode()
+
+
+async def note_seen(
+    connection: Connection, job_id: UUID, stream: Stream, scope: str, seen: Sequence[tuple[str, datetime | None]]
+) -> None:
+    """Remember ids a census, a snapshot or a full reading saw."""
+    await connection.execute(
+        """
+        insert into seen_ids (job_id, stream, scope, external_id, source_updated_at)
+        select %s, %s, %s, id, updated from unnest(%s::text[], %s::timestamptz[]) as seen(id, updated) order by id
+            on conflict (job_id, stream, external_id) do update
+           set scope = excluded.scope, source_updated_at = excluded.source_updated_at
+         where seen_ids.source_updated_at < excluded.source_updated_at or seen_ids.source_updated_at is null
+        """,
+        (job_id, stream, scope, [external_id for external_id, _ in seen], [updated for _, updated in seen]),
+    )
+
+
+async def forget_seen(connection: Connection, job_id: UUID) -> None:
+    """Drop what note_seen kept for a job."""
+    await connection.execute("delete from seen_ids where job_id = %s", (job_id,))
+
+
+class Difference(NamedTuple):
+    """What a census found in one scope."""
+
+    known: int
+    absent: list[tuple[str, str | None]]  # (external id, key) of records the source did not show
+    missed: list[tuple[str, str | None]]  # records the source shows and the table lacks or has older
+
+
+@cache
+def _difference(stream: Stream) -> sql.Composed:
+    keyed = "key" in columns_of(stream)
+    return sql.SQL(
+        """
+        with seen as (
+            select external_id, source_updated_at from seen_ids
+             where job_id = %(job_id)s and stream = %(stream)s
+        ), mine as (
+            select external_id, source_updated_at from seen_ids
+             where job_id = %(job_id)s and stream = %(stream)s and scope = %(scope)s
+        ), held as (
+            select external_id, {key} as key, source_updated_at, read_at, deleted_at from {table}
+             where import_source = %(source)s and scope = %(scope)s
+        )
+        select (select count(*) from held where deleted_at is null) as known,
+               (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]') from held
+                 where deleted_at is null and (read_at is null or read_at < %(began)s)
+                   and not exists (select from seen where seen.external_id = held.external_id)) as absent,
+               (select coalesce(jsonb_agg(jsonb_build_array(mine.external_id, {key}) order by mine.external_id), '[]')
+                  from mine
+                  left join {table} t on t.import_source = %(source)s and t.external_id = mine.external_id
+                 where (t.external_id is null or t.deleted_at is not null
+                        or t.source_updated_at <> mine.source_updated_at)
+                   and coalesce(mine.source_updated_at < %(cursor)s, true)) as missed
+        """
+    ).format(table=sql.Identifier(TABLES[stream]), key=sql.SQL("key" if keyed else "null::text"))
+
+
+async def compare_seen(
+    connection: Connection,
+    *,
+    source: str,
+    job_id: UUID,
+    stream: Stream,
+    scope: str,
+    began: datetime,
+    cursor: datetime | None,
+) -> Difference:
+    """Compare what a job saw of a scope with the table.
+
+    Absent is what nobody saw in any scope of the job, and no reading since `began` brought. Missed is what the source
+    shows with a time of change before `cursor`, up to which everything should be known.
+    """
+    found = await connection.execute(
+        _difference(stream),
+        {
+            "source": source,
+            "job_id": job_id,
+            "stream": stream.value,
+            "scope": scope,
+            "began": began,
+            "cursor": cursor,
+        },
+    )
+    row = await found.fetchone() or {"known": 0, "absent": [], "missed": []}
+    return Difference(row["known"], [tuple(pair) for pair in row["absent"]], [tuple(pair) for pair in row["missed"]])

@@ -1,0 +1,498 @@
+"""The ledger of syncs: windows that tile the time line of every (connection, stream, scope), and the parts of a job."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from pydantic import BaseModel, ConfigDict
+
+from shared.domain.stream import Stream
+from shared.store.database import Connection
+
+COUNTED = ("created", "updated", "unchanged", "stale", "rejected", "deleted", "missed")
+
+
+class NewPart(NamedTuple):
+    """A part of a job's plan; `window` is the position of its window in the plan."""
+
+    kind: str
+    stream: Stream
+    scope: str
+    scope_name: str
+    since: datetime | None
+    query: Mapping[str, Any]
+    window: int | None = None
+
+
+class NewWindow(NamedTuple):
+    """A window of a job's plan; it reaches back to where the last closed one ended."""
+
+    stream: Stream
+    scope: str
+    hi: datetime
+
+
+class StoredPart(BaseModel):
+    """A row of `sync_parts`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: UUID
+    number: int
+    window_id: int | None
+    kind: str
+    stream: Stream
+    scope: str
+    scope_name: str
+    since: datetime | None
+    query: dict[str, Any]
+    position: dict[str, Any] | None
+    state: str
+    attempts: int
+    retry_at: datetime | None
+    pages: int
+    gaps: int
+    counts: dict[str, dict[str, int]]
+    read_from: datetime | None
+    error: dict[str, Any] | None
+
+
+async def find_cursors(connection: Connection, connection_id: UUID) -> dict[tuple[Stream, str], datetime]:
+    """Up to when each (stream, scope) is known to be complete."""
+    cursor = await connection.execute(
+        """
+        select stream, scope, max(hi) as hi from sync_windows
+         where connection_id = %s and state = 'closed' group by stream, scope
+        """,
+        (connection_id,),
+    )
+    return {(Stream(row["stream"]), row["scope"]): row["hi"] for row in await cursor.fetchall()}
+
+
+async def abandon_windows(connection: Connection, connection_id: UUID, job_id: UUID) -> None:
+    """Give up open windows of other jobs, which have ended; the next window covers their time again."""
+    await connection.execute(
+        """
+        update sync_windows set state = 'abandoned'
+         where connection_id = %s and state = 'open' and job_id is distinct from %s
+        """,
+        (connection_id, job_id),
+    )
+
+
+async def save_plan(
+    connection: Connection, *, job_id: UUID, connection_id: UUID, windows: Sequence[NewWindow], parts: Sequence[NewPart]
+) -> None:
+    """Open the windows of a job and write its parts, in one transaction with what calls it."""
+    ids: list[int] = []
+    for window in windows:
+        cursor = await connection.execute(
+            """
+            insert into sync_windows (connection_id, stream, scope, lo, hi, job_id)
+            select %(connection)s, %(stream)s, %(scope)s, line.until, greatest(%(hi)s, line.until), %(job)s
+              from (select coalesce(max(hi), '-infinity') as until from sync_windows
+                     where connection_id = %(connection)s and stream = %(stream)s and scope = %(scope)s
+                       and state = 'closed') line
+            returning id
+            """,
+            {
+                "connection": connection_id,
+                "stream": window.stream,
+                "scope": window.scope,
+                "hi": window.hi,
+                "job": job_id,
+            },
+        )
+        row = await cursor.fetchone()
+        ids.append(row["id"] if row else 0)
+    await add_parts(connection, job_id, parts, ids)
+
+
+async def add_parts(
+    connection: Connection, job_id: UUID, parts: Sequence[NewPart], windows: Sequence[int] = ()
+) -> None:
+    """Append parts to a job's plan."""
+    cursor = await connection.execute(
+        "select coalesce(max(number), -1) + 1 as next from sync_parts where job_id = %s", (job_id,)
+    )
+    first = (await cursor.fetchone() or {"next": 0})["next"]
+    async with connection.cursor() as many:
+        await many.executemany(
+            """
+            insert into sync_parts (job_id, number, window_id, kind, stream, scope, scope_name, since, query)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                (
+                    *(job_id, first + index, None if part.window is None else windows[part.window]),
+                    *(part.kind, part.stream, part.scope, part.scope_name, part.since, Jsonb(dict(part.query))),
+                )
+                for index, part in enumerate(parts)
+            ],
+        )
+
+
+async def claim_part(
+    connection: Connection, job_id: UUID, *, attempt: int, lane: int, now: datetime
+) -> StoredPart | None:
+    """The next part for a lane: its own unfinished one, else one nobody of this attempt has.
+
+    A lane that is run again finds the part its lost twin had; a new attempt may take everything.
+    """
+    cursor = await connection.execute(
+        """
+        update sync_parts set claimed_attempt = %(attempt)s, claimed_lane = %(lane)s
+         where job_id = %(job)s
+           and number = (
+               select number from sync_parts
+                where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
+                  and (claimed_attempt is distinct from %(attempt)s or claimed_lane = %(lane)s)
+                order by claimed_attempt is not distinct from %(attempt)s desc, number
+                limit 1 for update skip locked)
+        returning *
+        """,
+        {"job": job_id, "attempt": attempt, "lane": lane, "now": now},
+    )
+    row = await cursor.fetchone()
+    return StoredPart.model_validate(row) if row else None
+
+
+async def lock_part(connection: Connection, job_id: UUID, number: int) -> StoredPart | None:
+    """The part, held until the transaction ends."""
+    cursor = await connection.execute(
+        "select * from sync_parts where job_id = %s and number = %s for update", (job_id, number)
+    )
+    row = await cursor.fetchone()
+    return StoredPart.model_validate(row) if row else None
+
+
+async def release_part(connection: Connection, job_id: UUID, number: int) -> None:
+    """Give a part back, for any lane to go on with."""
+    await connection.execute(
+        "update sync_parts set claimed_attempt = null, claimed_lane = null where job_id = %s and number = %s",
+        (job_id, number),
+    )
+
+
+async def save_step(
+    connection: Connection,
+    part: StoredPart,
+    *,
+    position: Mapping[str, Any] | None,
+    counts: Mapping[str, Mapping[str, int]],
+    requests: int,
+    read_at: datetime,
+    digest: int,
+    gaps: int,
+) -> None:
+    """Note a stored page in the transaction of its rows; without a position the part is done.
+
+    Updating the window's row comes after the part's: of two last parts the second waits there, and sees the first done.
+    """
+    added = {name: sum(of.get(name, 0) for of in counts.values()) for name in COUNTED}
+    await connection.execute(
+        """
+        update sync_parts
+           set position = %(position)s, state = case when %(done)s then 'done' else state end, pages = pages + 1,
+               requests = requests + %(requests)s, gaps = gaps + %(gaps)s, counts = %(counts)s,
+               error = null, retry_at = null, attempts = 0,
+               read_from = coalesce(read_from, %(read_at)s), finished_at = case when %(done)s then now() end
+         where job_id = %(job)s and number = %(number)s
+        """,
+        {
+            "position": None if position is None else Jsonb(dict(position)),
+            "done": position is None,
+            "requests": requests,
+            "gaps": gaps,
+            "counts": Jsonb(_sum(part.counts, counts)),
+            "read_at": read_at,
+            "job": part.job_id,
+            "number": part.number,
+        },
+    )
+    if part.window_id is None:
+        return
+    await connection.execute(
+        """
+        update sync_windows
+           set pages = pages + 1, created = created + %(created)s, updated = updated + %(updated)s,
+               unchanged = unchanged + %(unchanged)s, digest = digest + %(digest)s,
+               seen = seen + %(created)s + %(updated)s + %(unchanged)s + %(stale)s + %(rejected)s
+         where id = %(window)s
+        """,
+        {**added, "window": part.window_id, "digest": digest},
+    )
+    if position is None:
+        await close_window(connection, part.window_id)
+
+
+async def close_window(connection: Connection, window_id: int) -> bool:
+    """Close a window whose parts are all done, and move the cursor to its end; False while one is not."""
+    cursor = await connection.execute(
+        """
+        with closed as (
+            update sync_windows set state = 'closed', closed_at = now()
+             where id = %(id)s and state = 'open'
+               and not exists (select from sync_parts where window_id = %(id)s and state <> 'done')
+            returning connection_id, stream, scope, hi
+        )
+        insert into sync_states (connection_id, stream, scope, scope_name, cursor_at, last_read_at)
+        select closed.connection_id, closed.stream, closed.scope,
+               (select scope_name from sync_parts where window_id = %(id)s limit 1), closed.hi, now()
+          from closed
+            on conflict (connection_id, stream, scope) do update
+           set cursor_at = excluded.cursor_at, last_read_at = excluded.last_read_at, scope_name = excluded.scope_name,
+               last_error = null, updated_at = now()
+        """,
+        {"id": window_id},
+    )
+    return cursor.rowcount == 1
+
+
+async def note_read(connection: Connection, connection_id: UUID, part: StoredPart, *, census: bool) -> None:
+    """Note that a snapshot or census of a scope ended normally."""
+    await connection.execute(
+        """
+        insert into sync_states (connection_id, stream, scope, scope_name, last_read_at, last_census_at)
+        values (%(connection)s, %(stream)s, %(scope)s, %(name)s, now(), case when %(census)s then now() end)
+            on conflict (connection_id, stream, scope) do update
+           set last_read_at = now(), last_census_at = coalesce(excluded.last_census_at, sync_states.last_census_at),
+               last_error = null, updated_at = now()
+        """,
+        {
+            "connection": connection_id,
+            "stream": part.stream,
+            "scope": part.scope,
+            "name": part.scope_name,
+            "census": census,
+        },
+    )
+
+
+async def count_deleted(connection: Connection, part: StoredPart, deleted: int) -> None:
+    """Add records a comparison marked as gone to the counts of a part."""
+    if deleted:
+        await connection.execute(
+            "update sync_parts set counts = %s where job_id = %s and number = %s",
+            (Jsonb(_sum(part.counts, {part.stream.value: {"deleted": deleted}})), part.job_id, part.number),
+        )
+
+
+async def postpone_part(
+    connection: Connection, part: StoredPart, *, state: str, retry_at: datetime | None, error: Mapping[str, Any]
+) -> None:
+    """Note a failed step: to be tried again at a time, or for good."""
+    await connection.execute(
+        """
+        update sync_parts
+           set state = %(state)s, retry_at = %(retry_at)s, attempts = attempts + 1, error = %(error)s,
+               claimed_attempt = null, claimed_lane = null
+         where job_id = %(job)s and number = %(number)s and state = 'waiting'
+        """,
+        {
+            "state": state,
+            "retry_at": retry_at,
+            "error": Jsonb(dict(error)),
+            "job": part.job_id,
+            "number": part.number,
+        },
+    )
+
+
+async def reopen_parts(connection: Connection, job_id: UUID) -> None:
+    """Let failed parts of a job run again, from where they stopped."""
+    await connection.execute(
+        """
+        update sync_parts
+           set state = 'waiting', attempts = 0, retry_at = null, claimed_attempt = null, claimed_lane = null
+         where job_id = %s and state = 'failed'
+        """,
+        (job_id,),
+    )
+    await connection.execute(
+        """
+        update sync_windows set state = 'open'
+         where job_id = %s and state = 'abandoned'
+           and not exists (select from sync_windows later
+                            where later.connection_id = sync_windows.connection_id
+                              and later.stream = sync_windows.stream and later.scope = sync_windows.scope
+                              and later.id > sync_windows.id)
+        """,
+        (job_id,),
+    )
+
+
+class Left(NamedTuple):
+    """What is left of a job's plan."""
+
+    ready: int
+    retry_at: datetime | None
+
+
+async def find_left(connection: Connection, job_id: UUID, *, now: datetime) -> Left:
+    """How many parts may run now, and when the first of the others may."""
+    cursor = await connection.execute(
+        """
+        select count(*) filter (where retry_at is null or retry_at <= %(now)s) as ready,
+               min(retry_at) filter (where retry_at > %(now)s) as retry_at
+          from sync_parts where job_id = %(job)s and state = 'waiting'
+        """,
+        {"job": job_id, "now": now},
+    )
+    row = await cursor.fetchone()
+    return Left(row["ready"], row["retry_at"]) if row else Left(0, None)
+
+
+async def list_parts(connection: Connection, job_id: UUID) -> list[StoredPart]:
+    """All parts of a job, in order."""
+    cursor = await connection.execute("select * from sync_parts where job_id = %s order by number", (job_id,))
+    return [StoredPart.model_validate(row) for row in await cursor.fetchall()]
+
+
+async def note_gap(
+    connection: Connection,
+    connection_id: UUID,
+    *,
+    stream: str,
+    scope: str,
+    trouble: str,
+    status: int | None,
+    detail: str,
+) -> None:
+    """Keep that a scope could not be read; the time since when stays."""
+    await connection.execute(
+        """
+        insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail)
+        values (%s, %s, %s, %s, %s, %s)
+            on conflict (connection_id, stream, scope) do update
+           set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail, last_seen_at = now()
+        """,
+        (connection_id, stream, scope, trouble, status, detail),
+    )
+
+
+async def close_gaps(
+    connection: Connection, connection_id: UUID, *, streams: Sequence[Stream], scope: str, before: datetime
+) -> None:
+    """Forget gaps of a scope, and of places in it (`scope:place`), that were not met again since a reading began."""
+    await connection.execute(
+        """
+        delete from coverage_gaps
+         where connection_id = %s and stream = any(%s) and (scope = %s or starts_with(scope, %s)) and last_seen_at < %s
+        """,
+        (connection_id, [stream.value for stream in streams], scope, f"{scope}:", before),
+    )
+
+
+async def list_gaps(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
+    """What cannot be read: stream, scope, trouble, status, detail, since, last_seen_at."""
+    cursor = await connection.execute(
+        """
+        select stream, scope, trouble, status, detail, since, last_seen_at from coverage_gaps
+         where connection_id = %s order by since, stream, scope limit 1000
+        """,
+        (connection_id,),
+    )
+    return await cursor.fetchall()
+
+
+async def list_states(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
+    """Cursor and health of every stream and scope."""
+    cursor = await connection.execute(
+        """
+        select stream, scope, scope_name, cursor_at, last_read_at, last_census_at, last_error from sync_states
+         where connection_id = %s order by stream, scope_name limit 5000
+        """,
+        (connection_id,),
+    )
+    return await cursor.fetchall()
+
+
+async def find_holes(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
+    """Holes in the time lines of a connection; there should be none, ever."""
+    cursor = await connection.execute(
+        "select stream, scope, gap_from, gap_to from sync_gaps where connection_id = %s", (connection_id,)
+    )
+    return await cursor.fetchall()
+
+
+async def sum_by_connection(connection: Connection) -> list[dict[str, Any]]:
+    """Numbers of every connection over the last 24 hours."""
+    cursor = await connection.execute(
+        """
+        with recent as (
+            select id, connection_id, state from jobs
+             where kind = 'sync' and created_at > now() - interval '24 hours'
+        ), read as (
+            select recent.connection_id, part.requests, of.value as counts
+              from recent join sync_parts part on part.job_id = recent.id
+              left join lateral jsonb_each(part.counts) of on true
+        ), asked as (
+            select recent.connection_id, sum(part.requests) as requests
+              from recent join sync_parts part on part.job_id = recent.id group by recent.connection_id
+        ), summed as (
+            select connection_id, sum((counts ->> 'created')::bigint) as created,
+                   sum((counts ->> 'updated')::bigint) as updated, sum((counts ->> 'unchanged')::bigint) as unchanged,
+                   sum((counts ->> 'deleted')::bigint) as deleted, sum((counts ->> 'rejected')::bigint) as rejected
+              from read group by connection_id
+        )
+        select connections.slug, connections.source,
+               (select count(*) from recent where recent.connection_id = connections.id) as jobs,
+               (select count(*) from recent where recent.connection_id = connections.id and state = 'failed')
+                   as failed,
+               coalesce(asked.requests, 0) as requests,
+               coalesce(created, 0) as created, coalesce(updated, 0) as updated,
+               coalesce(created + updated + unchanged, 0) as records, coalesce(deleted, 0) as deleted,
+               coalesce(rejected, 0) as rejected
+          from connections
+          left join asked on asked.connection_id = connections.id
+          left join summed on summed.connection_id = connections.id
+         order by connections.slug
+        """
+    )
+    return await cursor.fetchall()
+
+
+class SyncProgress(BaseModel):
+    """Sums over the parts of one job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parts_total: int
+    parts_done: int
+    parts_failed: int
+    parts_skipped: int
+    requests: int
+    streams: dict[str, dict[str, int]]
+    last_error: dict[str, Any] | None
+
+
+async def find_progress_of(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, SyncProgress]:
+    """Progress of several jobs at once; one without parts is left out."""
+    cursor = await connection.execute(
+        """
+        select job_id, count(*) as parts_total, count(*) filter (where state = 'done') as parts_done,
+               count(*) filter (where state = 'failed') as parts_failed,
+               count(*) filter (where state = 'skipped') as parts_skipped, sum(requests)::bigint as requests,
+               jsonb_agg(counts) filter (where counts <> '{}') as counts,
+               (array_agg(error) filter (where error is not null))[1] as last_error
+          from sync_parts where job_id = any(%s) group by job_id
+        """,
+        (list(job_ids),),
+    )
+    found: dict[UUID, SyncProgress] = {}
+    for row in await cursor.fetchall():
+        streams: dict[str, dict[str, int]] = {}
+        for counts in row.pop("counts") or ():
+            streams = _sum(streams, counts)
+        found[row.pop("job_id")] = SyncProgress(streams=streams, **row)
+    return found
+
+
+def _sum(old: Mapping[str, Mapping[str, int]], new: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {
+        stream: {name: old.get(stream, {}).get(name, 0) + new.get(stream, {}).get(name, 0) for name in COUNTED}
+        for stream in {**old, **new}
+    }

@@ -1,0 +1,128 @@
+"""What the engine's tests have to know of each source: how to connect, and what its tracker can do and cannot show."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
+
+from local.trackers.service import Tracker
+from local.trackers.world import Issue, World
+from shared.connectors import connectors
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source under test."""
+
+    name: str
+    settings: Mapping[str, Any]
+    credentials: Callable[[Tracker], dict[str, Any]]
+    world: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    external_id: Callable[[Issue], str] = lambda issue: str(issue.id)
+    title: Callable[[Issue], str] = lambda issue: issue.title
+    # Whether the tracker has a third state between open and done.
+    in_progress: bool = True
+    comments: bool = True
+    worklogs: bool = False
+    moves: bool = False
+    # Whether a change of status shows in the time of change; elsewhere only a census finds it.
+    status_bumps: bool = True
+    # Whether comments can be edited; ServiceNow's journal only grows.
+    comment_edits: bool = True
+    # Whether a deleted comment shows before the next census.
+    comment_deletions: bool = True
+
+    # Page sizes of the connector, made small so that little data has many pages: "module.NAME" → size.
+    pages: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def tracker(self, world: World) -> Tracker:
+        """The simulated tracker, not running yet."""
+        module = importlib.import_module(f"local.trackers.{self.name}")
+        made = next(
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and issubclass(each, Tracker) and each.__module__ == module.__name__
+        )
+        return made(world)
+
+    @property
+    def streams(self) -> list[str]:
+        """Issues and what belongs to them, as far as the source has it."""
+        return [each for each in ("issues", "comments", "worklogs") if each in connectors()[self.name].streams]
+
+    @contextmanager
+    def small_pages(self) -> Iterator[None]:
+        """Make the connector ask for little at a time."""
+        with ExitStack() as stack:
+            for name, size in self.pages.items():
+                stack.enter_context(patch(f"shared.connectors.{name}", size))
+            yield
+
+    def category(self, issue: Issue) -> str:
+        """The status category an issue should have here."""
+        return issue.status if self.in_progress or issue.status != "in_progress" else "open"
+
+
+def _token(tracker: Tracker) -> dict[str, Any]:
+    return {"token": tracker.token}
+
+
+SOURCES = {
+    each.name: each
+    for each in (
+        Source(
+            "jira",
+            {},
+            lambda tracker: {"email": "ada@tidewater.example", "token": tracker.token},
+            world={"index_lag": timedelta(seconds=90)},
+            worklogs=True,
+            moves=True,
+            pages={"_jira_walk.PAGE": 4},
+        ),
+        Source(
+            "github",
+            {},
+            _token,
+            comment_deletions=False,
+            pages={"_github_walk.PAGE_SIZE": 5, "_github_walk._LEAST_PAGE_SIZE": 2},
+        ),
+        Source(
+            "gitlab",
+            {},
+            _token,
+            world={"note_throttle": timedelta(seconds=60)},
+            in_progress=False,
+        ),
+        Source(
+            "servicenow",
+            {"tables": ["incident", "problem"]},
+            lambda tracker: {"username": "tributary.reader", "password": tracker.token},
+            pages={"servicenow._ISSUES_A_PAGE": 4},
+            external_id=lambda issue: hashlib.md5(f"issue:{issue.id}".encode()).hexdigest(),
+            comment_edits=False,
+            comment_deletions=False,
+        ),
+        Source(
+            "sentry",
+            {"organization": "tidewater"},
+            _token,
+            in_progress=False,
+            title=lambda issue: f"Failure: {issue.title}",
+            pages={"sentry.PAGE": 4},
+            status_bumps=False,
+            world={"note_throttle": timedelta.max},
+        ),
+    )
+}
+
+
+def new_world(source: Source, *, seed: int = 1, projects: tuple[str, ...] = ("HARBOR", "PETREL"), **more: Any) -> World:
+    """A world with projects and nothing in them, as this source's tracker behaves."""
+    world = World(seed=seed, **{**source.world, **more})
+    for key in projects:
+        world.add_project(key)
+    return world
