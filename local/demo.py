@@ -1,4 +1,4 @@
-"""`make demo`: import every file of examples/ through the public API and show what came in.
+"""`make demo`: import every file of examples/ through the public API, then sync five simulated trackers.
 
 The state is kept in .local/, so a second run finds nothing new. Uses a stack that is running already, else its own.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from local.demo_trackers import show_trackers
 from local.environment import read_env_file
 from local.processes import StackError, stop_on_signals
 from local.stack import ROOT, AlreadyRunningError, Stack, options_from_environment
@@ -44,16 +45,16 @@ class Api:
         """Send a file and return its job id; the label is the file's name, as examples/README.md says."""
         form = {"import_source": file.stem} | ({"kind": "projects"} if file.stem == "projects" else {})
         with file.open("rb") as content:
-            body = self._call("POST", "/api/import", files={"file": (file.name, content)}, data=form)
+            body = self.call("POST", "/api/import", files={"file": (file.name, content)}, data=form)
         return body["job_id"]
 
     def status(self, job: str) -> Status:
-        return self._call("GET", f"/api/import/status/{job}")
+        return self.call("GET", f"/api/import/status/{job}")
 
     def rejections(self, job: str) -> list[Mapping[str, Any]]:
-        return self._call("GET", f"/api/import/{job}/rejections", params={"limit": SHOWN_REJECTIONS})["items"]
+        return self.call("GET", f"/api/import/{job}/rejections", params={"limit": SHOWN_REJECTIONS})["items"]
 
-    def _call(self, method: str, path: str, **content: Any) -> Any:
+    def call(self, method: str, path: str, **content: Any) -> Any:
         while True:
             response = self._client.request(method, path, **content)
             if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
@@ -63,7 +64,7 @@ class Api:
                 file.seek(0)
         if response.is_error:
             raise StackError(f"{method} {path} was answered with {response.status_code}: {response.text[:500]}")
-        return response.json()
+        return response.json() if response.content else None
 
 
 def main() -> int:
@@ -72,7 +73,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=WIDTH_WITHOUT_TERMINAL)
     try:
         with _running_stack(console) as settings:
-            return _show(console, settings)
+            return _show(console, settings, options_from_environment().state_dir)
     except StackError as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         return 1
@@ -94,14 +95,15 @@ def _running_stack(console: Console) -> Iterator[Mapping[str, str]]:
         yield read_env_file(options.state_dir / "env")
 
 
-def _show(console: Console, settings: Mapping[str, str]) -> int:
+def _show(console: Console, settings: Mapping[str, str], state_dir: Path) -> int:
     api = Api(settings["TRIBUTARY_URL"], settings["TRIBUTARY_API_KEY"])
     files = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in DATA_FILES)
     results = _import(console, api, files)
     console.print(_summary(results))
     _show_problems(console, api, results)
     console.print(_stored_rows(settings["DATABASE_URL"], [file.stem for file in files]))
-    return 0 if all(status["state"] == "completed" for status in results.values()) else 1
+    synced = show_trackers(console, api, state_dir)
+    return 0 if synced and all(status["state"] == "completed" for status in results.values()) else 1
 
 
 def _import(console: Console, api: Api, files: list[Path]) -> dict[Path, Status]:

@@ -84,7 +84,7 @@ class PartKind(StrEnum):
     WINDOW = "window"
     SNAPSHOT = "snapshot"
     CENSUS = "census"  # list id and time of change of everything, cheaply
-    KEYS = "keys"  # read named records: query = {"ids": [...]} or {"keys": [...]}
+    KEYS = "keys"  # read named issues: query = {"issues": [{"id", "key"}], "ids": [those ids], "keys": [from people]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,8 @@ class Sent:
     stream: Stream
     raw: dict[str, Any]
     scope: str
-    # What else is needed to normalize it, such as the issue a comment belongs to; JSON.
+    # What else is needed to normalize it, such as the issue a comment belongs to; JSON. `keep` and `keep_payload` name
+    # fields and payload keys this reading does not bring, and whose stored values stay.
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -203,6 +204,8 @@ class Connector(Protocol):
     index_lag: ClassVar[timedelta]
     # Largest number of ids a KEYS part may name.
     keys_per_part: ClassVar[int]
+    # Whether a key alone does not say which scope it is in, so that every scope has to be asked.
+    keys_need_scope: ClassVar[bool]
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

@@ -124,6 +124,7 @@ class GitHubConnector:
     # Lists may be answered by a replica that is behind; GitHub names no figure.
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = 50
+    keys_need_scope: ClassVar[bool] = False
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

@@ -94,6 +94,7 @@ class JiraConnector:
     # https://developer.atlassian.com/cloud/jira/platform/search-and-reconcile/
     index_lag: ClassVar[timedelta] = timedelta(minutes=5)
     keys_per_part: ClassVar[int] = BULK
+    keys_need_scope: ClassVar[bool] = False
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

@@ -60,7 +60,7 @@ from shared.domain.stream import Record, Stream
 
 __all__ = ["CONNECTOR", "PARTIAL_PAYLOAD_KEY", "SentryConnector"]
 
-_KEPT = {"keep": ["stack_trace", "environment"]}
+_KEPT = {"keep": ["stack_trace", "environment"], "keep_payload": [PARTIAL_PAYLOAD_KEY]}
 
 
 class SentrySettings(ConnectorSettings):
@@ -124,6 +124,7 @@ class SentryConnector:
     # Events are counted some minutes after they came.
     index_lag: ClassVar[timedelta] = timedelta(minutes=10)
     keys_per_part: ClassVar[int] = 20
+    keys_need_scope: ClassVar[bool] = False
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: SentrySettings, credentials: SentryCredentials

@@ -80,6 +80,7 @@ class ServiceNowConnector:
     # A row gets its time of change before the business rules run, and is seen when they are done.
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = _IDS_A_QUERY
+    keys_need_scope: ClassVar[bool] = True
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

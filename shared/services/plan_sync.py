@@ -82,7 +82,7 @@ async def _make_plan(
     cursors: Mapping[tuple[Stream, str], datetime],
 ) -> Plan:
     if options.mode is SyncMode.KEYS:
-        return Plan(parts=keys_parts(connector, [(None, key) for key in options.keys]))
+        return Plan(parts=await _plan_keys(connector, options))
     now = await connector.now()
     lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
     scopes, gaps = await connector.scopes()
@@ -123,6 +123,14 @@ def _since(inputs: _Inputs, stream: Stream, scope: Scope) -> datetime | None:
     since = cursor - _OVERLAP
     # Asking to go back further is fine; skipping what lies before `since` would tear a hole.
     return min(since, inputs.options.since) if inputs.options.since else since
+
+
+async def _plan_keys(connector: Connector, options: SyncOptions) -> list[NewPart]:
+    wanted = [(None, key) for key in options.keys]
+    if not connector.keys_need_scope:
+        return keys_parts(connector, wanted)
+    scopes, _ = await connector.scopes()
+    return [part for scope in scopes for part in keys_parts(connector, wanted, scope=scope.id)]
 
 
 def keys_parts(

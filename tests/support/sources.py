@@ -1,7 +1,6 @@
 """What the engine's tests have to know of each source: how to connect, and what its tracker can do and cannot show."""
 
 import hashlib
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
+from local.trackers.known import tracker_of
 from local.trackers.service import Tracker
 from local.trackers.world import Issue, World
 from shared.connectors import connectors
@@ -41,13 +41,7 @@ class Source:
 
     def tracker(self, world: World) -> Tracker:
         """The simulated tracker, not running yet."""
-        module = importlib.import_module(f"local.trackers.{self.name}")
-        made = next(
-            each
-            for each in vars(module).values()
-            if isinstance(each, type) and issubclass(each, Tracker) and each.__module__ == module.__name__
-        )
-        return made(world)
+        return tracker_of(self.name, world)
 
     @property
     def streams(self) -> list[str]:

@@ -637,7 +637,7 @@ async def test_an_expired_event_keeps_what_an_earlier_one_told(world: World) -> 
     assert PARTIAL_PAYLOAD_KEY in fresh.records[0].raw
     assert not fresh.records[0].context
     assert PARTIAL_PAYLOAD_KEY not in expired.records[0].raw
-    assert expired.records[0].context == {"keep": ["stack_trace", "environment"]}
+    assert expired.records[0].context == {"keep": ["stack_trace", "environment"], "keep_payload": ["latest_event"]}
     assert not shown(listed)
     assert not expired.gone
 
@@ -728,7 +728,7 @@ async def test_an_issue_resolved_without_a_new_event_is_seen_by_the_census_only(
         (str(issue.id), issue.updated),
     ]
     sent = next(sent for sent in census[0].records if sent.raw["id"] == str(issue.id))
-    assert sent.context == {"keep": ["stack_trace", "environment"]}
+    assert sent.context == {"keep": ["stack_trace", "environment"], "keep_payload": ["latest_event"]}
     assert PARTIAL_PAYLOAD_KEY not in sent.raw
     assert connector.normalize(sent).model_dump()["status_category"] == StatusCategory.DONE
 
