@@ -12,10 +12,10 @@ NODE_STAMP := local/node_modules/.installed
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo "$$p" && break; done)
 
-.PHONY: help setup run demo check test bench fix
+.PHONY: help setup run demo check test bench bench-sync fix
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(PYTHON_STAMP) $(NODE_STAMP) ## Install the pinned Python and npm packages, when they changed
 
@@ -36,6 +36,9 @@ test: check ## Everything a change has to pass: checks, unit, property, integrat
 
 bench: setup ## Import 1,000,000 rows through the API and compare with plain SQL; takes about ten minutes
 	@$(PY) -m benchmarks.files
+
+bench-sync: setup ## Sync 20,000 simulated issues of each source behind 50 ms latency
+	@$(PY) -m benchmarks.sync
 
 fix: setup ## Let the linter mend what it can
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .

@@ -9,7 +9,7 @@ import json
 import signal
 from pathlib import Path
 
-from local.trackers.known import connection_to, seeded_tracker, sources
+from local.trackers.known import PROJECTS, connection_to, seeded_tracker, sources
 from local.trackers.service import Tracker, churn
 
 DAY_SECONDS = 24 * 3_600
@@ -51,6 +51,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.trackers", description=__doc__)
     parser.add_argument("--state", type=Path, required=True, help="folder for trackers.json")
     parser.add_argument("--issues", type=int, default=200, help="issues of each tracker, up to 100,000")
+    parser.add_argument("--sources", nargs="*", choices=sources(), help="only these")
+    parser.add_argument("--projects", type=int, default=2, choices=range(1, len(PROJECTS) + 1))
     parser.add_argument("--latency", type=float, default=0.0, help="seconds each answer takes longer")
     parser.add_argument(
         "--port", type=int, default=0, help="of the first; the others follow. By default any that are free"
@@ -59,10 +61,14 @@ def main() -> None:
     parser.add_argument("--changes", type=int, default=10, help="changes a day")
     arguments = parser.parse_args()
     arguments.state.mkdir(parents=True, exist_ok=True)
-    made = [seeded_tracker(source, arguments.issues, latency=arguments.latency) for source in sources()]
-    asyncio.run(
-        serve(arguments.state, [live(each, arguments.days, arguments.changes) for each in made], arguments.port)
-    )
+    projects = PROJECTS[: arguments.projects]
+    made = [
+        live(seeded_tracker(source, arguments.issues, projects=projects), arguments.days, arguments.changes)
+        for source in arguments.sources or sources()
+    ]
+    for tracker in made:
+        tracker.latency = arguments.latency
+    asyncio.run(serve(arguments.state, made, arguments.port))
 
 
 if __name__ == "__main__":

@@ -43,13 +43,9 @@ def tracker_of(source: str, world: World) -> Tracker:
     return made(world)
 
 
-def seeded_tracker(
-    source: str, issues: int, *, projects: tuple[str, ...] = PROJECTS[:2], latency: float = 0
-) -> Tracker:
+def seeded_tracker(source: str, issues: int, *, projects: tuple[str, ...] = PROJECTS[:2]) -> Tracker:
     """A tracker with so many issues."""
-    tracker = tracker_of(source, seeded(issues, projects=projects))
-    tracker.latency = latency
-    return tracker
+    return tracker_of(source, seeded(issues, projects=projects))
 
 
 def connection_to(tracker: Tracker) -> Known:

@@ -207,6 +207,11 @@ class Tracker:
                 self.world.advance(values["seconds"])
             case "churn":
                 churn(self.world, values.get("changes", 10))
+            case "edit":
+                existing = self.world.all_current()
+                for issue in self.world.random.sample(existing, min(values["issues"], len(existing))):
+                    self.world.advance(1)
+                    self.world.edit(issue.id, title=f"{issue.title}, again", body=f"{issue.body}\nSeen again.\n")
             case "fault":
                 self.faults.append(Fault(**values))
             case _:

@@ -8,6 +8,7 @@ transport of the client guards which addresses may be reached at all.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -92,6 +93,23 @@ async def no_authorization() -> Headers:
     return {}
 
 
+@dataclass
+class Tally:
+    """How many requests were sent on behalf of one piece of work, whoever else used the same connector meanwhile."""
+
+    requests: int = 0
+
+
+_tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
+
+
+def start_tally() -> Tally:
+    """Count the requests of this task, and of those it starts, from now on."""
+    tally = Tally()
+    _tally.set(tally)
+    return tally
+
+
 class TrackerHTTP:
     """Requests to one tracker on behalf of one connection."""
 
@@ -158,6 +176,8 @@ class TrackerHTTP:
             try:
                 read_at = datetime.now(UTC)
                 self.requests += 1
+                if (tally := _tally.get()) is not None:
+                    tally.requests += 1
                 response, content = await self._send(method, url, {**request, "headers": headers})
             finally:
                 self._free.release()

@@ -27,7 +27,7 @@ class ConnectorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     streams: tuple[Stream, ...] = Field((), title="Streams", description="Empty: all that the source has")
-    concurrency: int = Field(2, ge=1, le=16, title="Requests at once", description="For all workers together")
+    concurrency: int = Field(2, ge=1, le=16, title="Requests at once", description="Of one worker to the source")
     index_lag_seconds: int | None = Field(
         None, ge=0, le=3_600, title="Index lag", description="How late the source's search may show a change"
     )

@@ -1,5 +1,6 @@
 """Notice when a source's records change their shape: a new field, or another type; each is told once."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
 from uuid import UUID
@@ -10,7 +11,11 @@ from shared.store.database import Connection
 
 # What this worker knows to be in the table already; others may know the same.
 _known: dict[UUID, dict[str, dict[str, str]]] = {}
+# Names that occurred, with or without a value.
+_names: dict[UUID, dict[str, set[str]]] = {}
 _MOST_CONNECTIONS = 500
+# How many records of a page are looked at closely; of the others only what brings a new name.
+_CLOSELY = 10
 
 
 def shape_of(raw: Mapping[str, Any]) -> dict[str, str]:
@@ -45,9 +50,17 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
     """Compare the shapes on a page with what is known of the connection, and log what is new, once per field."""
     if len(_known) > _MOST_CONNECTIONS:
         _known.clear()
+        _names.clear()
     known = _known.setdefault(connection_id, {})
+    names = _names.setdefault(connection_id, {})
     shapes: dict[str, dict[str, str]] = {}
+    looked_at: Counter[str] = Counter()
     for sent in page.records:
+        familiar = names.setdefault(sent.stream, set())
+        if sent.raw.keys() <= familiar and looked_at[sent.stream] >= _CLOSELY:
+            continue
+        looked_at[sent.stream] += 1
+        familiar.update(sent.raw)
         shapes.setdefault(sent.stream, {}).update(shape_of(sent.raw))
     for stream, shape in sorted(shapes.items()):
         of_stream = known.setdefault(stream, {})

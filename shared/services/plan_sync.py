@@ -1,11 +1,13 @@
 """Plan a sync: which scopes and streams to read, since when, in which parts; and open the windows they will close."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from shared.connectors._http import start_tally
 from shared.connectors._protocol import (
     EVERYTHING,
     Connector,
@@ -70,8 +72,9 @@ async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt:
             await sync_ledger.reopen_parts(connection, job_id)
             return settings.concurrency
         cursors = await sync_ledger.find_cursors(connection, stored.id)
+    tally = start_tally()
     plan = await _make_plan(connector, settings, job.sync, cursors)
-    await _save(database, job, stored, plan)
+    await _save(database, job, stored, plan, requests=tally.requests)
     return min(settings.concurrency, len(plan.parts))
 
 
@@ -91,29 +94,41 @@ async def _make_plan(
     plan = Plan(gaps=list(gaps))
     for stream in _streams(connector, settings, options):
         traits = connector.streams[stream]
-        for scope in scopes if traits.per_scope else [Scope(EVERYTHING, EVERYTHING)]:
-            try:
-                await _plan_scope(plan, inputs, stream, traits, scope)
-            except SourceError as error:
-                if error.trouble not in {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}:
-                    raise
-                plan.gaps.append(Gap(stream, scope.id, error.trouble, error.detail, error.status))
+        chosen = scopes if traits.per_scope else [Scope(EVERYTHING, EVERYTHING)]
+        pieces = await asyncio.gather(*(_pieces(inputs, stream, traits, scope) for scope in chosen))
+        for scope, found in zip(chosen, pieces, strict=True):
+            if isinstance(found, Gap):
+                plan.gaps.append(found)
+            else:
+                _plan_scope(plan, inputs, stream, scope, found)
     return plan
 
 
-async def _plan_scope(plan: Plan, inputs: _Inputs, stream: Stream, traits: StreamTraits, scope: Scope) -> None:
+async def _pieces(inputs: _Inputs, stream: Stream, traits: StreamTraits, scope: Scope) -> list[Part] | Gap:
+    """The parts of a stream of one scope, or why it cannot be read."""
     options, connector = inputs.options, inputs.connector
+    census = Part(kind=PartKind.CENSUS, stream=stream, scope=scope.id)
     wants_census = traits.census and (options.census or options.mode is SyncMode.CENSUS)
-    if traits.walk is Walk.SNAPSHOT and options.mode is not SyncMode.CENSUS:
-        plan.parts.append(_new_part(Part(kind=PartKind.SNAPSHOT, stream=stream, scope=scope.id), scope))
-    elif traits.walk is Walk.WINDOW and options.mode is not SyncMode.CENSUS:
-        since = _since(inputs, stream, scope)
-        whole = Part(kind=PartKind.WINDOW, stream=stream, scope=scope.id, since=since)
+    if options.mode is SyncMode.CENSUS:
+        return [census] if wants_census else []
+    if traits.walk is Walk.SNAPSHOT:
+        return [Part(kind=PartKind.SNAPSHOT, stream=stream, scope=scope.id)]
+    since = _since(inputs, stream, scope)
+    whole = Part(kind=PartKind.WINDOW, stream=stream, scope=scope.id, since=since)
+    try:
         pieces = await connector.split(whole) if since is None else [whole]
+    except SourceError as error:
+        if error.trouble not in {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}:
+            raise
+        return Gap(stream, scope.id, error.trouble, error.detail, error.status)
+    return [*pieces, census] if wants_census else pieces
+
+
+def _plan_scope(plan: Plan, inputs: _Inputs, stream: Stream, scope: Scope, pieces: Sequence[Part]) -> None:
+    if any(piece.kind is PartKind.WINDOW for piece in pieces):
         plan.windows.append(NewWindow(stream, scope.id, inputs.hi))
-        plan.parts += [_new_part(piece, scope, len(plan.windows) - 1) for piece in pieces]
-    if wants_census:
-        plan.parts.append(_new_part(Part(kind=PartKind.CENSUS, stream=stream, scope=scope.id), scope))
+    window = len(plan.windows) - 1
+    plan.parts += [_new_part(piece, scope, window if piece.kind is PartKind.WINDOW else None) for piece in pieces]
 
 
 def _since(inputs: _Inputs, stream: Stream, scope: Scope) -> datetime | None:
@@ -151,7 +166,7 @@ def keys_parts(
     return parts
 
 
-async def _save(database: Database, job: Job, stored: StoredConnection, plan: Plan) -> None:
+async def _save(database: Database, job: Job, stored: StoredConnection, plan: Plan, *, requests: int) -> None:
     async with database.transaction() as connection:
         current = await jobs.lock_job(connection, job.id)
         if current is None or current.attempt != job.attempt or current.planned_at:
@@ -160,6 +175,7 @@ async def _save(database: Database, job: Job, stored: StoredConnection, plan: Pl
         await sync_ledger.save_plan(
             connection, job_id=job.id, connection_id=stored.id, windows=plan.windows, parts=plan.parts
         )
+        await sync_ledger.count_requests(connection, job.id, requests)
         for gap in plan.gaps:
             await sync_ledger.note_gap(
                 connection,

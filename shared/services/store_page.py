@@ -4,7 +4,7 @@ All of it is one transaction with the ledger, so a page that was stored and one 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -88,7 +88,7 @@ async def store_page(
     work = _Write(writer, counts, authoritative=part.kind == PartKind.KEYS, census_until=_census_line(part, cursor_at))
     for stream in sorted(normalized.records, key=_ORDER.__getitem__):
         await work.stream(stream, normalized.records[stream])
-    await _mark_gone(writer, page, counts)
+    await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
     await _keep_gaps(connection, stored, page)
     await _note_seen(connection, job, part, page, normalized)
@@ -121,6 +121,8 @@ class _Write:
         self._counts = counts
         self._authoritative = authoritative
         self._census_until = census_until
+        # Issues this page added.
+        self.created: set[str] = set()
 
     async def stream(self, stream: Stream, records: Mapping[str, tuple[Record, Sent]]) -> None:
         rows = await self._rows(stream, records)
@@ -142,6 +144,7 @@ class _Write:
         written = added | {row.external_id for row in changed}
         self._count_missed(stream, written, records)
         if stream is Stream.ISSUES:
+            self.created = added
             await self._link_sprints(written, records)
 
     async def _decide(
@@ -165,10 +168,10 @@ class _Write:
         if partial:
             context = next(iter(partial.values()))
             kept = await self._writer.find_kept(list(partial), context["keep"], context.get("keep_payload", ()))
-        columns = set(columns_of(stream))
+        columns = set(columns_of(stream)) - {"payload"}
         rows: dict[str, Row] = {}
         for each, (record, sent) in records.items():
-            values = record.model_dump(mode="json", include=columns)
+            values = {**record.model_dump(include=columns), "payload": record.payload}
             if each in partial and each in kept:
                 values = {**values, **kept[each], "payload": {**values["payload"], **kept[each]["payload"]}}
             rows[each] = Row(each, values, content_hash(values["payload"]), sent.scope)
@@ -193,8 +196,10 @@ class _Write:
             self._counts[stream][fate.value] += number
 
 
-async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int]]) -> None:
-    for stream, group in groupby(sorted(page.complete, key=lambda c: _ORDER[c.stream]), key=lambda c: c.stream):
+async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int]], *, fresh: Collection[str]) -> None:
+    """Mark what the page says is gone. An issue that was not there a moment ago has no children to lose."""
+    complete = sorted((each for each in page.complete if each.issue_id not in fresh), key=lambda c: _ORDER[c.stream])
+    for stream, group in groupby(complete, key=lambda c: c.stream):
         children = list(group)
         gone = await writer.mark_children_gone(
             stream, [child.issue_id for child in children], [each for child in children for each in child.ids]

@@ -6,7 +6,7 @@ Rows travel as one JSON array, because a page is some hundred rows: less than th
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 import orjson
@@ -221,12 +221,26 @@ class Writer:
         }
 
     def _encode(self, rows: Sequence[Row]) -> str:
-        return orjson.dumps(
-            [
-                {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
-                for row in rows
-            ]
-        ).decode()
+        values = [
+            {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
+            for row in rows
+        ]
+        encoded = orjson.dumps(values).decode()
+        # PostgreSQL stores no NUL; trackers do let them through.
+        return orjson.dumps(_without_nul(values)).decode() if "\\u0000" in encoded else encoded
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\x00", "")
+        case list():
+            return [_without_nul(each) for each in cast("list[Any]", value)]
+        case dict():
+            named = cast("dict[str, Any]", value)
+            return {name.replace("\x00", ""): _without_nul(each) for name, each in named.items()}
+        case _:
+            return value
 
 
 async def note_seen(

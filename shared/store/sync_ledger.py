@@ -271,6 +271,13 @@ async def note_read(connection: Connection, connection_id: UUID, part: StoredPar
     )
 
 
+async def count_requests(connection: Connection, job_id: UUID, requests: int) -> None:
+    """Add what planning took to the first part, so that the sum of the parts is what the source was asked."""
+    await connection.execute(
+        "update sync_parts set requests = requests + %s where job_id = %s and number = 0", (requests, job_id)
+    )
+
+
 async def count_deleted(connection: Connection, part: StoredPart, deleted: int) -> None:
     """Add records a comparison marked as gone to the counts of a part."""
     if deleted:
