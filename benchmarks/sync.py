@@ -1,8 +1,8 @@
 """`make bench-sync`: a first sync of 20,000 issues behind 50 ms latency, then one after 1 % changed, per source.
 
 The tracker is simulated in a process of its own; the sync runs through the API, by the real orchestrator, in the
-function host. No code can be faster than the latency bound: every request takes its latency, `concurrency` of them at once, and
-what has to be read one after the other takes its turn. The ratio to that bound is what this measures.
+function host. No code can be faster than the latency bound: every request takes its latency, `concurrency` of them at
+once, and what has to be read one after the other takes its turn. The ratio to that bound is what this measures.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, TypeIs, cast
 
 from shared.connectors._text import adf_to_markdown, wiki_to_markdown
+from shared.connectors._traces import find_stack_trace
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
 from shared.domain.stream import Comment, HistoryEntry, Issue, Person, Project, Sprint, Worklog, to_utc
@@ -27,22 +28,6 @@ _CATEGORIES = {
 }
 # Older Data Center sends a sprint as the text of a Java object.
 _SPRINT_TEXT = re.compile(r"(\w+)=(.*?)(?=,\w+=|\]$)", re.DOTALL)
-_FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
-_TRACE_LINE = re.compile(
-    r"""
-    Traceback\ \(most\ recent\ call\ last\)         # Python
-    | ^\s*File\ ".+",\ line\ \d+                    # Python
-    | ^\s*at\ \S.*\(.*:\d+(:\d+)?\)\s*$             # Java, JavaScript
-    | ^\s*at\ .+\ in\ .+:line\ \d+                  # .NET
-    | ^\s*at\ \S+:\d+:\d+\s*$                       # JavaScript without names
-    | ^\s*from\ .+:\d+:in\                          # Ruby
-    | ^\#\d+\s+.+(\(\d+\)|:\d+)                     # PHP, native debuggers
-    | ^goroutine\ \d+\ \[                           # Go
-    | ^thread\ '.*'\ panicked\ at                   # Rust
-    | ^Caused\ by:\ [\w.$]+                         # Java
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,12 +241,6 @@ def parse_project(raw: dict[str, Any], _context: Mapping[str, Any]) -> Project:
         description=markdown(raw.get("description")),
         owner=_who(raw.get("lead")),
     )
-
-
-def find_stack_trace(text: str) -> str | None:
-    """The first code block of a Markdown text that looks like a stack trace."""
-    blocks = (found["code"].strip("\n") for found in _FENCE.finditer(text))
-    return next((block for block in blocks if _TRACE_LINE.search(block)), None)
 
 
 def markdown(value: Any) -> str | None:

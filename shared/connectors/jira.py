@@ -20,7 +20,6 @@ from shared.connectors._jira_lists import Lists
 from shared.connectors._jira_query import of_project, of_settings
 from shared.connectors._jira_records import (
     as_object,
-    find_stack_trace,
     parse_comment,
     parse_history,
     parse_issue,
@@ -49,6 +48,7 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
+from shared.connectors._traces import find_stack_trace
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Record, Stream
 

@@ -36,12 +36,17 @@ class Source:
     # Whether a deleted comment shows before the next census.
     comment_deletions: bool = True
 
+    # A server of another kind; fewer histories are tried with it.
+    variant: str = ""
+    prepare: Callable[[Tracker], object] = lambda tracker: None
     # Page sizes of the connector, made small so that little data has many pages: "module.NAME" → size.
     pages: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def tracker(self, world: World) -> Tracker:
         """The simulated tracker, not running yet."""
-        return tracker_of(self.name, world)
+        tracker = tracker_of(self.name, world)
+        self.prepare(tracker)
+        return tracker
 
     @property
     def streams(self) -> list[str]:
@@ -66,12 +71,23 @@ def _token(tracker: Tracker) -> dict[str, Any]:
 
 
 SOURCES = {
-    each.name: each
+    f"{each.name}-{each.variant}".rstrip("-"): each
     for each in (
         Source(
             "jira",
             {},
             lambda tracker: {"email": "ada@tidewater.example", "token": tracker.token},
+            world={"index_lag": timedelta(seconds=90)},
+            worklogs=True,
+            moves=True,
+            pages={"_jira_walk.PAGE": 4},
+        ),
+        Source(
+            "jira",
+            {},
+            lambda tracker: {"token": tracker.token},
+            variant="datacenter",
+            prepare=lambda tracker: setattr(tracker, "cloud", False),
             world={"index_lag": timedelta(seconds=90)},
             worklogs=True,
             moves=True,
@@ -89,7 +105,18 @@ SOURCES = {
             {},
             _token,
             world={"note_throttle": timedelta(seconds=60)},
-            in_progress=False,
+            worklogs=True,
+            pages={"_gitlab_walk.PAGE_SIZE": 4},
+        ),
+        Source(
+            "gitlab",
+            {},
+            _token,
+            variant="old",
+            prepare=lambda tracker: setattr(tracker, "keyset", False),
+            world={"note_throttle": timedelta(seconds=60)},
+            worklogs=True,
+            pages={"_gitlab_walk.PAGE_SIZE": 4},
         ),
         Source(
             "servicenow",

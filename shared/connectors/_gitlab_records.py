@@ -1,0 +1,213 @@
+"""GitLab's records in our words. Pure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from shared.connectors._traces import find_stack_trace
+from shared.domain.issue import StatusCategory, severity_of, status_category
+from shared.domain.stream import (
+    Comment,
+    HistoryEntry,
+    Issue,
+    Person,
+    Project,
+    PullRequest,
+    Sprint,
+    Worklog,
+    to_utc,
+)
+
+# Labels `scope::value` are how GitLab keeps priority and status, since its issues have neither.
+# https://docs.gitlab.com/user/project/labels/#scoped-labels
+_PRIORITY_SCOPES = ("priority", "severity")
+_STATUS_SCOPES = ("status", "workflow", "state")
+
+
+def parse_issue(raw: Mapping[str, Any]) -> Issue:
+    """See https://docs.gitlab.com/api/issues/ for its fields."""
+    labels = tuple(_label(label) for label in raw.get("labels") or ())
+    scoped = _scoped(labels)
+    priority = next((scoped[name] for name in _PRIORITY_SCOPES if name in scoped), None)
+    severity = str(raw.get("severity") or "").lower()
+    milestone: dict[str, Any] = raw.get("milestone") or {}
+    times: dict[str, Any] = raw.get("time_stats") or {}
+    description = raw.get("description") or None
+    status = "closed" if raw["state"] == "closed" else _open_status(scoped)
+    return Issue(
+        external_id=str(raw["id"]),
+        payload=dict(raw),
+        source_created_at=to_utc(raw.get("created_at")),
+        source_updated_at=to_utc(raw.get("updated_at")),
+        key=key_of(raw),
+        title=raw["title"],
+        description=description,
+        type=raw.get("issue_type") or raw.get("type"),
+        status=status,
+        status_category=StatusCategory.DONE if raw["state"] == "closed" else _open_category(status),
+        priority=priority,
+        severity=severity_of(priority or "") or (severity_of(severity) if severity != "unknown" else None),
+        assignee=name_of((raw.get("assignees") or [raw.get("assignee")])[0]),
+        reporter=name_of(raw.get("author")),
+        labels=labels,
+        project=project_of(raw),
+        parent=str(raw["epic"]["id"]) if raw.get("epic") else None,
+        sprint=milestone.get("title"),
+        sprint_ids=(str(milestone["id"]),) if milestone else (),
+        stack_trace=find_stack_trace(description) if description else None,
+        url=raw.get("web_url"),
+        due_on=raw.get("due_date"),
+        story_points=raw.get("weight"),
+        estimate_seconds=times.get("time_estimate") or None,
+        resolved_at=to_utc(raw.get("closed_at")),
+    )
+
+
+def parse_note(raw: Mapping[str, Any], issue_id: str) -> Comment | HistoryEntry:
+    """A note people wrote, or one GitLab wrote of a change. See https://docs.gitlab.com/api/notes/ for both."""
+    known: dict[str, Any] = {
+        "external_id": str(raw["id"]),
+        "payload": dict(raw),
+        "source_created_at": to_utc(raw.get("created_at")),
+        "source_updated_at": to_utc(raw.get("updated_at")),
+        "issue_id": issue_id,
+        "author": name_of(raw.get("author")),
+    }
+    body = str(raw.get("body") or "")
+    if raw.get("system"):
+        return HistoryEntry(**known, changed_at=raw["created_at"], changes={"note": {"from": None, "to": body}})
+    return Comment(**known, body=body, internal=bool(raw.get("internal") or raw.get("confidential")))
+
+
+def parse_worklog(raw: Mapping[str, Any]) -> Worklog:
+    """The time spent on an issue in all, since the REST API tells no single entries."""
+    return Worklog(
+        external_id=f"{raw['id']}-total",
+        payload={"id": raw["id"], "time_stats": raw["time_stats"]},
+        source_updated_at=to_utc(raw.get("updated_at")),
+        issue_id=str(raw["id"]),
+        issue_key=key_of(raw),
+        seconds=seconds_spent(raw),
+    )
+
+
+def parse_milestone(raw: Mapping[str, Any]) -> Sprint:
+    """See https://docs.gitlab.com/api/milestones/ for its fields."""
+    return Sprint(
+        external_id=str(raw["id"]),
+        payload=dict(raw),
+        source_created_at=to_utc(raw.get("created_at")),
+        source_updated_at=to_utc(raw.get("updated_at")),
+        name=raw["title"],
+        state=raw.get("state"),
+        goal=raw.get("description") or None,
+        starts_at=_midnight(raw.get("start_date")),
+        ends_at=_midnight(raw.get("due_date")),
+    )
+
+
+def parse_member(raw: Mapping[str, Any]) -> Person:
+    """See https://docs.gitlab.com/api/project_members/ for its fields."""
+    return Person(
+        external_id=str(raw["id"]),
+        payload={name: value for name, value in raw.items() if name not in {"access_level", "expires_at"}},
+        name=raw.get("name"),
+        login=raw.get("username"),
+        email=raw.get("public_email") or raw.get("email") or None,
+        active=raw.get("state") == "active",
+    )
+
+
+def parse_project(raw: Mapping[str, Any]) -> Project:
+    """See https://docs.gitlab.com/api/projects/ for its fields."""
+    # They move with every visit and are no change of the project.
+    still = {name: value for name, value in raw.items() if name not in {"last_activity_at", "open_issues_count"}}
+    namespace: dict[str, Any] = raw.get("namespace") or {}
+    return Project(
+        external_id=str(raw["id"]),
+        payload=still,
+        source_created_at=to_utc(raw.get("created_at")),
+        name=raw["path_with_namespace"],
+        key=raw["path_with_namespace"],
+        repository_url=raw.get("web_url"),
+        description=raw.get("description") or None,
+        owner=namespace.get("full_path"),
+    )
+
+
+def parse_merge_request(raw: Mapping[str, Any]) -> PullRequest:
+    """See https://docs.gitlab.com/api/merge_requests/ for its fields."""
+    states = {"opened": "open", "locked": "open"}
+    return PullRequest(
+        external_id=str(raw["id"]),
+        payload=dict(raw),
+        source_created_at=to_utc(raw.get("created_at")),
+        source_updated_at=to_utc(raw.get("updated_at")),
+        key=_reference(raw),
+        project=project_of(raw, "!"),
+        title=raw["title"],
+        description=raw.get("description") or None,
+        state=states.get(raw["state"]) or raw["state"],
+        draft=bool(raw.get("draft") or raw.get("work_in_progress")),
+        author=name_of(raw.get("author")),
+        labels=tuple(_label(label) for label in raw.get("labels") or ()),
+        source_branch=raw.get("source_branch"),
+        target_branch=raw.get("target_branch"),
+        url=raw.get("web_url"),
+        merged_at=to_utc(raw.get("merged_at")),
+        closed_at=to_utc(raw.get("closed_at")),
+    )
+
+
+def seconds_spent(raw: Mapping[str, Any]) -> int:
+    """The time spent on an issue in all."""
+    times: dict[str, Any] = raw.get("time_stats") or {}
+    return int(times.get("total_time_spent") or 0)
+
+
+def key_of(raw: Mapping[str, Any]) -> str:
+    """`group/project#iid`, as people write it."""
+    full = _reference(raw)
+    return full or f"{project_of(raw) or raw.get('project_id')}#{raw['iid']}"
+
+
+def project_of(raw: Mapping[str, Any], sign: str = "#") -> str | None:
+    """The path of the project a record is in."""
+    if full := _reference(raw):
+        return full.rpartition(sign)[0]
+    found = re.match(r"https?://[^/]+/(.+?)/-/", raw.get("web_url") or "")
+    return found[1] if found else None
+
+
+def _reference(raw: Mapping[str, Any]) -> str | None:
+    references: dict[str, Any] = raw.get("references") or {}
+    return references.get("full")
+
+
+def name_of(user: Mapping[str, Any] | None) -> str | None:
+    """What a person is called; a removed one is nobody."""
+    return (user.get("name") or user.get("username")) if user else None
+
+
+def _label(label: Any) -> str:
+    """A label's name; with details asked for it is an object."""
+    return str(cast("dict[str, Any]", label)["name"] if isinstance(label, dict) else label)
+
+
+def _scoped(labels: Sequence[str]) -> dict[str, str]:
+    pairs = (label.rpartition("::") for label in labels if "::" in label)
+    return {scope.lower(): value for scope, _, value in pairs}
+
+
+def _open_status(scoped: Mapping[str, str]) -> str:
+    return next((scoped[name] for name in _STATUS_SCOPES if name in scoped), "opened")
+
+
+def _open_category(status: str) -> StatusCategory:
+    category = status_category(status)
+    # An open issue is not done, whatever its label says.
+    return StatusCategory.IN_PROGRESS if category is StatusCategory.DONE else category
+
+
+def _midnight(day: str | None) -> Any:
+    return f"{day}T00:00:00Z" if day else None
