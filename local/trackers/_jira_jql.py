@@ -76,6 +76,7 @@ class Jql:
     world: World
     time_zone: str = "UTC"
     strict: bool = True
+    follow_moved: bool = False
 
     def parse(self, text: str) -> Query:
         """Raise JqlError for what Jira refuses."""
@@ -231,7 +232,7 @@ class Jql:
         issue = self._issue(value, clause.name)
         if issue is None:
             raise JqlError(f"An issue with key '{value.text}' does not exist for field '{clause.name}'.")
-        if not value.text.isdecimal() and issue.key != value.text.upper():
+        if not value.text.isdecimal() and issue.key != value.text.upper() and not self.follow_moved:
             raise JqlError(f"Operator '{clause.sign}' cannot be applied to moved issue key '{value.text}'.")
         return issue
 

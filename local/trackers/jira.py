@@ -53,6 +53,12 @@ class JiraTracker(Tracker):
         self.short_pages = False
         self.stuck_token = False
         self.empty_for_nobody = False
+        # Compare with where a moved issue is now instead of refusing its former key.
+        self.follows_moved_keys = False
+        # Issues the index counts and the database has lost; Data Center leaves holes for them.
+        self.ghosts: set[int] = set()
+        # Comments that lists count and do not show.
+        self.overcounted = 0
         self.refusing_lists: dict[str, tuple[int, str]] = {}
         self.unserved: set[int] = set()
         self.limit_reason: str | None = "jira-burst-based"
@@ -264,7 +270,8 @@ class JiraTracker(Tracker):
         start = int(asked.get("startAt", 0))
         most = min(int(asked.get("maxResults", 50)), self.most_results)
         fields = _names(asked.get("fields")) or ["*navigable"]
-        issues = self._rendered(matches[start : start + most], fields, asked)
+        page = [issue for issue in matches[start : start + most] if issue.id not in self.ghosts]
+        issues = self._rendered(page, fields, asked)
         return json_response({"startAt": start, "maxResults": most, "total": len(matches), "issues": issues})
 
     async def _count(self, request: web.Request) -> web.Response:
@@ -275,7 +282,8 @@ class JiraTracker(Tracker):
         return json_response({"count": len(matches)}) if query.bounded else _error(400, "The query is not bounded.")
 
     def _matches(self, jql: str, *, strict: bool = True) -> tuple[Query, Sequence[Issue]]:
-        query = Jql(self.world, self.time_zone, strict=strict).parse(jql)
+        parser = Jql(self.world, self.time_zone, strict=strict, follow_moved=self.follows_moved_keys)
+        query = parser.parse(jql)
         if self._arranged_state != self.world.state:
             self._arranged, self._arranged_state = {}, self.world.state
         held = self._arranged.get(query.signature)
@@ -336,6 +344,8 @@ class JiraTracker(Tracker):
         page = _paged(read(issue), request.query, name)
         if name != "values":
             del page["isLast"]
+        if name == "comments":
+            page["total"] += self.overcounted
         return json_response(page)
 
 

@@ -36,7 +36,8 @@ class Embedded:
             return [], False
         rows: list[dict[str, Any]] = as_list(place.get(self.rows))
         total = place.get("total")
-        return rows, total is not None and len(rows) >= total
+        known = all(is_object(row) and row.get("id") for row in rows)
+        return rows, known and total is not None and len(rows) >= total
 
 
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-comments/

@@ -45,7 +45,7 @@ class Lists:
         https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/
         """
         answer = await self._site.get("rest/agile/1.0/board", {"startAt": start, "maxResults": _BOARDS})
-        boards = rows_of(answer)
+        boards = rows_of(answer, "id")
         self._boards |= {int(board["id"]): str(board.get("name") or board["id"]) for board in boards}
         found = await asyncio.gather(*(self._sprints_of(board) for board in boards if self._wanted(board)))
         records = [sprint for sprints, _ in found for sprint in sprints]
@@ -71,7 +71,7 @@ class Lists:
                 return [], None
             if error.trouble not in _REFUSED:
                 raise
-            name = f"board {board['id']}"
+            name = f"{EVERYTHING}:board {board['id']}"
             return [], Gap(Stream.SPRINTS, name, error.trouble, error.detail, error.status)
         return [await self._sent(row) for row in rows], None
 
@@ -120,7 +120,7 @@ class Lists:
         if cloud:
             params |= {"action": "browse", "orderBy": "key", "startAt": start, "maxResults": _PROJECTS}
         answer = await self._site.get(await self._site.api("project/search" if cloud else "project"), params)
-        rows = rows_of(answer)
+        rows = rows_of(answer, "id", "key")
         records = [
             Sent(Stream.PROJECTS, row, EVERYTHING)
             for row in rows

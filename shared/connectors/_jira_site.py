@@ -19,6 +19,7 @@ from shared.domain.errors import SourceError, Trouble
 BULK = 100
 _LIST_PAGE = 100
 _READINGS = 5
+_ISSUE = ("id", "key")
 _ID_OR_KEY = re.compile(r"[0-9]+|[A-Za-z][A-Za-z0-9_]*-[0-9]+")
 
 
@@ -115,7 +116,7 @@ class JiraSite:
             body["expand"] = ",".join(look.expand) if cloud else list(look.expand)
         answer = await self.post(await self.api("search/jql" if cloud else "search"), body)
         data = told(answer)
-        issues: list[dict[str, Any]] = _told_list(data, "issues")
+        issues: list[dict[str, Any]] = _told_list(data, "issues", _ISSUE)
         ended, onward = _by_token(data) if cloud else _by_offset(data, len(issues))
         warnings = [str(each) for each in as_list(data.get("warnings") or data.get("warningMessages"))]
         return Found(issues=issues, ended=ended, more=onward, read_at=answer.read_at, warnings=warnings)
@@ -138,7 +139,7 @@ class JiraSite:
         askable = [name for name in wanted if _ID_OR_KEY.fullmatch(name)]
         if cloud and askable:
             answer = await self._bulk(askable, look)
-            found = _told_list(told(answer), "issues")
+            found = _told_list(told(answer), "issues", _ISSUE)
         else:
             # A refusal of every single issue would not tell when it was asked for.
             answer, found = await self.get(await self.api("myself")), []
@@ -175,7 +176,7 @@ class JiraSite:
         found: list[dict[str, Any]] = []
         for some in batched(wanted, BULK, strict=False):
             if cloud:
-                found += _told_list(told(await self._bulk(some, look)), "issues")
+                found += _told_list(told(await self._bulk(some, look)), "issues", _ISSUE)
             else:
                 # Unchecked, a query may name issues that are gone.
                 # https://docs.atlassian.com/software/jira/docs/api/REST/9.17.0/#api/2/search-searchUsingSearchRequest
@@ -196,11 +197,14 @@ class JiraSite:
         """All rows of a list that is paged by offset and counted, such as the comments of an issue.
 
         Pages overlap by one row: if that is another one now, rows were removed meanwhile, and the list is read again.
+        Two readings that fall short of the count alike show that it counts rows this account may not see.
         """
+        short: list[str] | None = None
         for _ in range(_READINGS):
-            rows = await self._reading(path, name, params or {})
-            if rows is not None:
-                return rows
+            rows, counted = await self._reading(path, name, params or {})
+            if counted or (rows is not None and short == [str(row["id"]) for row in rows]):
+                return rows or []
+            short = None if rows is None else [str(row["id"]) for row in rows]
         raise SourceError(Trouble.SERVER_ERROR, "A list of Jira changes faster than it can be read")
 
     async def whole_history(self, issue_id: str) -> list[dict[str, Any]]:
@@ -209,21 +213,24 @@ class JiraSite:
         issue = told(await self.get(await self.api(f"issue/{issue_id}"), params))
         return _told_list(as_object(issue.get("changelog")), "histories")
 
-    async def _reading(self, path: str, name: str, params: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    async def _reading(
+        self, path: str, name: str, params: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]] | None, bool]:
+        """The rows of a list, None if they shifted, and whether they are as many as it counts."""
         held: list[dict[str, Any]] = []
         while True:
             page = {**params, "startAt": max(len(held) - 1, 0), "maxResults": _LIST_PAGE}
             data = told(await self.get(path, page))
             rows = _told_list(data, name)
             if held and (not rows or rows[0]["id"] != held[-1]["id"]):
-                return None
+                return None, False
             fresh = rows[1:] if held else rows
             held += fresh
             total = data.get("total")
             if data.get("isLast") is True or (total is not None and len(held) >= total):
-                return held
+                return held, True
             if not fresh:
-                return held if total is None else None
+                return held, total is None
 
 
 def _by_token(data: Mapping[str, Any]) -> tuple[bool, dict[str, Any] | None]:
@@ -247,12 +254,14 @@ def told(answer: Answer) -> dict[str, Any]:
     raise SourceError(Trouble.PAYLOAD_INVALID, "Jira answered with something else than was asked for")
 
 
-def _told_list(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _told_list(data: Mapping[str, Any], name: str, needs: Sequence[str] = ("id",)) -> list[dict[str, Any]]:
     if name in data and isinstance(data[name], list):
-        return as_list(data[name])
-    raise SourceError(Trouble.PAYLOAD_INVALID, f"Jira's answer lacks the list {name}")
+        rows = as_list(data[name])
+        if all(is_object(row) and all(row.get(need) for need in needs) for row in rows):
+            return rows
+    raise SourceError(Trouble.PAYLOAD_INVALID, f"Jira's answer lacks the list {name}, or what its rows are known by")
 
 
-def rows_of(answer: Answer) -> list[dict[str, Any]]:
+def rows_of(answer: Answer, *needs: str) -> list[dict[str, Any]]:
     """The rows of a list, bare or wrapped in a page."""
-    return _told_list(answer.data if is_object(answer.data) else {"values": answer.data}, "values")
+    return _told_list(answer.data if is_object(answer.data) else {"values": answer.data}, "values", needs)

@@ -7,7 +7,9 @@ https://github.com/atlassian-api/atlassian-python-api/pull/752
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from shared.connectors._jira_children import Families, scope_of
@@ -66,7 +68,7 @@ class IssueWalk:
     async def census(self, part: Part, position: Mapping[str, Any] | None) -> Page:
         """Ids and times of change."""
         step = await self._step(part, position, _CENSUS)
-        seen = [(str(issue["id"]), to_utc(as_object(issue.get("fields")).get("updated"))) for issue in step.issues]
+        seen = [(str(issue["id"]), _updated(issue)) for issue in step.issues]
         return Page(read_at=step.found.read_at, seen=seen, next=step.next, gaps=step.gaps(part.scope))
 
     async def named(self, part: Part, *, preview: bool) -> Page:
@@ -155,6 +157,12 @@ class IssueWalk:
             if fresh or found.ended:
                 return found, fresh
         raise SourceError(Trouble.SERVER_ERROR, "Jira says that there is more, and gives the same page again and again")
+
+
+def _updated(issue: Mapping[str, Any]) -> datetime | None:
+    with suppress(ValueError):
+        return to_utc(as_object(issue.get("fields")).get("updated"))
+    return None
 
 
 def _but(issues: Sequence[dict[str, Any]], after: Mark | None) -> list[dict[str, Any]]:

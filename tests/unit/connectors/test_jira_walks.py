@@ -133,16 +133,42 @@ async def test_the_limit_of_an_administrator_ends_no_walk() -> None:
 @KINDS
 @pytest.mark.parametrize(
     "vanish",
-    [lambda world, issue: world.delete(issue), lambda world, issue: world.move(issue, "PETREL")],
-    ids=["deleted", "moved"],
+    [
+        lambda world, issue: world.delete(issue),
+        lambda world, issue: world.move(issue, "PETREL"),
+        lambda world, issue: world.move(world.move(issue, "PETREL").id, "HARBOR"),
+    ],
+    ids=["deleted", "moved", "moved there and back"],
 )
 async def test_the_boundary_may_vanish_mid_walk(cloud: bool, vanish: Callable[[World, int], object]) -> None:
     world = plain_world(350)
+    # The next number over there is the one the boundary has here.
+    for _ in range(99):
+        world.create("PETREL")
     async with connected(world, cloud=cloud) as (tracker, jira):
         tracker.before_request = at_search(2, lambda: vanish(world, numbered(world, 100)))
         pages = await walk(jira, harbor(world))
 
     assert existing(world) <= shown(pages)
+
+
+async def test_a_key_that_is_followed_to_another_project_ends_no_walk() -> None:
+    world = plain_world(350)
+    async with connected(world) as (tracker, jira):
+        tracker.follows_moved_keys = True
+        tracker.before_request = at_search(2, lambda: world.move(numbered(world, 100), "PETREL") and None)
+        pages = await walk(jira, harbor(world))
+
+    assert existing(world) <= shown(pages)
+
+
+async def test_issues_the_database_has_lost_end_no_walk() -> None:
+    world = plain_world(260)
+    async with connected(world, cloud=False) as (tracker, jira):
+        tracker.ghosts = {numbered(world, number) for number in (1, 50, 100, 101, 150, 259, 260)}
+        pages = await walk(jira, harbor(world))
+
+        assert shown(pages) == existing(world) - tracker.ghosts
 
 
 @KINDS
@@ -255,15 +281,13 @@ async def test_a_token_that_repeats_is_no_end_and_no_circle() -> None:
     world = plain_world(150)
     async with connected(world) as (tracker, jira):
         tracker.stuck_token = True
-        position, seen = None, set[int]()
+        first = await jira.fetch(harbor(world), None)
+        second = await jira.fetch(harbor(world), first.next)
         with pytest.raises(SourceError, match="again and again") as refused:
-            while True:
-                page = await jira.fetch(harbor(world), position)
-                seen |= shown([page])
-                position = page.next
+            await jira.fetch(harbor(world), second.next)
 
     assert refused.value.trouble is Trouble.SERVER_ERROR
-    assert seen == existing(world)
+    assert shown([first, second]) == existing(world)
 
 
 @KINDS
@@ -303,6 +327,18 @@ async def test_a_comment_deleted_between_pages_of_comments_hides_no_other() -> N
     issue = world.current(long)
     assert issue is not None
     assert shown(pages, Stream.COMMENTS) == {each.id for each in issue.comments}
+
+
+async def test_a_count_of_comments_nobody_may_see_ends_in_what_is_seen() -> None:
+    world = plain_world(1)
+    long = numbered(world, 1)
+    seen = {world.comment(long).id for _ in range(30)}
+    async with connected(world) as (tracker, jira):
+        tracker.overcounted = 2
+        page = await jira.fetch(harbor(world), None)
+
+    assert shown([page], Stream.COMMENTS) == seen
+    assert {len(each.ids) for each in page.complete if each.stream is Stream.COMMENTS} == {30}
 
 
 async def test_an_issue_deleted_while_its_comments_are_read_is_gone() -> None:
@@ -370,6 +406,7 @@ async def test_pieces_cover_all_keys_side_by_side(cloud: bool, monkeypatch: pyte
 
     assert [piece.query.get("until") for piece in pieces] == [94, 300, 400, None]
     assert calls <= 3
+    assert all(len(each) <= 2 for each in pages)
     found = [shown(each) for each in pages]
     assert set.union(*found) == existing(world)
     assert sum(map(len, found)) == len(existing(world))
