@@ -117,7 +117,12 @@ class IssueWalk:
         return _Step(issues=inside, next=None if ended else Mark.at(fresh[-1]).position(), found=found)
 
     async def _from(self, part: Part, after: Mark | None, look: Look) -> tuple[Found, list[dict[str, Any]]]:
-        """The page behind a mark. A page that does not begin at the mark is believed only if the mark still holds."""
+        """The page behind a mark. A page that does not begin at the mark is believed only if the mark still holds.
+
+        An index that lags lists issues that are gone. Where a whole page of those lies behind a foothold, it is read
+        on by its token until it passes the mark, else the walk would come back to the same mark for ever.
+        """
+        mark = after
         while True:
             try:
                 found = await self._search(part, after, look)
@@ -135,8 +140,8 @@ class IssueWalk:
                 if foothold == after:
                     break
             after = foothold
-        if not fresh and not found.ended:
-            found, fresh = await self._read_ahead(part, after, look, found)
+        if not _beyond(fresh, mark) and not found.ended:
+            found, fresh = await self._read_ahead(part, after, mark, look, found)
         return found, fresh
 
     async def _search(self, part: Part, after: Mark | None, look: Look, found: Found | None = None) -> Found:
@@ -146,15 +151,15 @@ class IssueWalk:
         return await self._site.search(jql, size, found.more if found else None)
 
     async def _read_ahead(
-        self, part: Part, after: Mark | None, look: Look, found: Found
+        self, part: Part, after: Mark | None, mark: Mark | None, look: Look, found: Found
     ) -> tuple[Found, list[dict[str, Any]]]:
-        """The next issues of the same query, for a page that brought nothing new and is not the last."""
+        """Issues of the same query behind a mark, for a page that brought nothing new and is not the last."""
         followed: list[Mapping[str, Any]] = []
         while found.more is not None and found.more not in followed:
             followed.append(found.more)
             found = await self._search(part, after, look, found)
             fresh = _but(found.issues, after)
-            if fresh or found.ended:
+            if _beyond(fresh, mark) or found.ended:
                 return found, fresh
         raise SourceError(Trouble.SERVER_ERROR, "Jira says that there is more, and gives the same page again and again")
 
@@ -167,6 +172,10 @@ def _updated(issue: Mapping[str, Any]) -> datetime | None:
 
 def _but(issues: Sequence[dict[str, Any]], after: Mark | None) -> list[dict[str, Any]]:
     return [issue for issue in issues if after is None or str(issue["id"]) != after.id]
+
+
+def _beyond(issues: Sequence[dict[str, Any]], mark: Mark | None) -> bool:
+    return any(mark is None or number_of(str(issue["key"])) > mark.number for issue in issues)
 
 
 def _near(marks: Sequence[Mark], cut: int) -> list[Mark]:
