@@ -8,6 +8,9 @@ PY := $(VENV)/bin/python
 PYTHON_STAMP := $(VENV)/.installed
 NODE_STAMP := local/node_modules/.installed
 
+# The longest of all tests, 500 histories of every source; it runs beside the others.
+CONVERGENCE := tests/integration/sync/test_convergence.py
+
 # Set PYTHON to choose another interpreter; it has to be 3.13.
 PYTHON ?= $(shell for p in python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo "$$p" && break; done)
@@ -32,7 +35,9 @@ check: setup ## Lint, types and import rules
 	@$(VENV)/bin/lint-imports --no-cache | tail -n 4
 
 test: check ## Everything a change has to pass: checks, unit, property, integration and end-to-end tests
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q $(CONVERGENCE) & convergence=$$!; \
+	$(PY) -m pytest -q --ignore=$(CONVERGENCE); rest=$$?; \
+	wait $$convergence && exit $$rest
 
 bench: setup ## Import 1,000,000 rows through the API and compare with plain SQL; takes about ten minutes
 	@$(PY) -m benchmarks.files

@@ -53,6 +53,11 @@ class SyncRunner:
 
     async def connect(self) -> ProbeResult:
         """Register the connection and test it."""
+        await self.register()
+        return await probe_connection(self.database, self.connectors, OPERATOR, self.slug)
+
+    async def register(self) -> None:
+        """Register the connection."""
         await create_connection(
             self.database,
             self.connectors.sealer,
@@ -66,7 +71,6 @@ class SyncRunner:
             ),
             cron="*/15 * * * *",
         )
-        return await probe_connection(self.database, self.connectors, OPERATOR, self.slug)
 
     async def sync(self, mode: SyncMode = SyncMode.INCREMENTAL, **options: Any) -> JobState | None:
         """Accept, claim and run a sync to its end."""
