@@ -28,6 +28,12 @@ class ConnectorSettings(BaseModel):
 
     streams: tuple[Stream, ...] = Field((), title="Streams", description="Empty: all that the source has")
     concurrency: int = Field(2, ge=1, le=16, title="Requests at once", description="Of one worker to the source")
+    payload_days: int | None = Field(
+        None,
+        ge=1,
+        title="Keep payloads",
+        description="Days after which the record as it came is emptied; empty: for ever",
+    )
     index_lag_seconds: int | None = Field(
         None, ge=0, le=3_600, title="Index lag", description="How late the source's search may show a change"
     )

@@ -236,7 +236,9 @@ class SentryConnector:
         items = [raw for raw in to_objects(answer) if raw.get("id")]
         following = step(place, [str(raw["id"]) for raw in items], next_cursor(answer.links))
         census = part.kind is PartKind.CENSUS
-        detailed = await self._detailed(items, part.scope, events=not census, preview=most is not None)
+        # A preview of twenty issues must not cost twenty calls.
+        events = not census and most is None
+        detailed = await self._detailed(items, part.scope, events=events, preview=most is not None)
         gaps = list(detailed.gaps)
         if following.torn and most is None:
             detail = "Issues first seen in the same second moved while they were read; the next full reading finds all"

@@ -1,14 +1,20 @@
-"""Remove what has served its time: ended jobs with their files, expired upload URLs, old request counts."""
+"""Remove what has served its time: ended jobs with their files, expired upload URLs, request counts, old payloads."""
 
 import logging
 from datetime import datetime, timedelta
 
 from shared.blobs import Blobs
 from shared.settings import Settings
-from shared.store import jobs, request_counts
-from shared.store.database import Database
+from shared.store import connections, jobs, request_counts, streams
+from shared.store.database import Connection, Database
 
 log = logging.getLogger(__name__)
+
+
+async def _empty_payloads(connection: Connection, now: datetime) -> None:
+    for stored in await connections.list_connections(connection, limit=10_000):
+        if days := stored.settings.get("payload_days"):
+            await streams.empty_payloads(connection, stored.slug, before=now - timedelta(days=days))
 
 
 async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now: datetime) -> int:
@@ -20,6 +26,7 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
         await jobs.end_unclaimed_uploads(connection, now=now)
         await request_counts.purge(connection, before=now - timedelta(hours=1))
         ended = await jobs.list_ended(connection, before=now - timedelta(days=settings.retention_days))
+        await _empty_payloads(connection, now)
     for job in ended:
         if job.file_container == settings.files_container and job.file_blob:
             await blobs.delete(settings.files_container, job.file_blob)

@@ -8,6 +8,7 @@ from uuid import UUID
 from shared.domain.errors import Trouble
 from shared.domain.job import ENDED, JobState
 from shared.domain.sync import RUNGS, SyncMode, next_rung
+from shared.services.learn_fields import tell_vanished
 from shared.services.schedule_times import next_run
 from shared.store import connections, jobs, streams, sync_ledger
 from shared.store.connections import Schedule
@@ -42,6 +43,7 @@ async def finish_sync(
             await _update_schedule(connection, job, state, why, now)
             if state is JobState.COMPLETED and job.sync and job.sync.mode is SyncMode.FULL:
                 await connections.mark_backfilled(connection, job.connection_id)
+                await tell_vanished(connection, job.connection_id, job_id)
     jobs_finished(state)
     log.info("Sync ended", extra={"action": "sync_finished", "job_id": str(job_id), "state": state, "counts": counts})
     return state

@@ -1,4 +1,4 @@
-"""Notice when a source's records change their shape: a new field, or another type; each is told once."""
+"""Notice when a source's records change their shape: a field that is new, vanished, or of another type; told once."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ from shared.store.database import Connection
 _known: dict[UUID, dict[str, dict[str, str]]] = {}
 # Names that occurred, with or without a value.
 _names: dict[UUID, dict[str, set[str]]] = {}
+# Job → stream → fields that are written down already.
+_noted: dict[UUID, tuple[UUID, dict[str, set[str]]]] = {}
 _MOST_CONNECTIONS = 500
 # How many records of a page are looked at closely; of the others only what brings a new name.
 _CLOSELY = 10
@@ -51,12 +53,18 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
     if len(_known) > _MOST_CONNECTIONS:
         _known.clear()
         _names.clear()
+        _noted.clear()
     known = _known.setdefault(connection_id, {})
     names = _names.setdefault(connection_id, {})
     shapes: dict[str, dict[str, str]] = {}
+    present: dict[str, set[str]] = {}
     looked_at: Counter[str] = Counter()
     for sent in page.records:
         familiar = names.setdefault(sent.stream, set())
+        of_stream = present.setdefault(sent.stream, set())
+        of_stream.update(sent.raw)
+        if isinstance(inside := sent.raw.get("fields"), dict):
+            of_stream.update(f"fields.{name}" for name in cast("dict[str, Any]", inside))
         if sent.raw.keys() <= familiar and looked_at[sent.stream] >= _CLOSELY:
             continue
         looked_at[sent.stream] += 1
@@ -76,3 +84,24 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
                 await jobs.log(connection, job_id, "warning", message, field=path, before=before, after=kind)
             elif not first_time:
                 await jobs.log(connection, job_id, "info", f"{stream}: new field {path} ({kind})", field=path)
+    await _note_present(connection, connection_id, job_id, present)
+
+
+async def _note_present(
+    connection: Connection, connection_id: UUID, job_id: UUID, present: Mapping[str, set[str]]
+) -> None:
+    """Write down which fields occur in a job, each once."""
+    noted = _noted.setdefault(connection_id, (job_id, {}))
+    if noted[0] != job_id:
+        noted = _noted[connection_id] = (job_id, {})
+    for stream, paths in sorted(present.items()):
+        before = noted[1].setdefault(stream, set())
+        if fresh := paths - before:
+            await connections.note_fields(connection, connection_id, job_id, stream, sorted(fresh))
+            before |= fresh
+
+
+async def tell_vanished(connection: Connection, connection_id: UUID, job_id: UUID) -> None:
+    """After a full reading: log the fields no record had any more."""
+    for stream, path in await connections.mark_vanished(connection, connection_id, job_id):
+        await jobs.log(connection, job_id, "warning", f"{stream}: the field {path} is not sent any more", field=path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope
+from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Stream
@@ -14,7 +14,7 @@ from shared.domain.sync import Fate, content_hash, decide
 from shared.services.accept_sync import require_usable
 from shared.services.manage_connections import existing
 from shared.services.open_connector import Connectors
-from shared.services.store_page import normalize_page
+from shared.services.store_page import keeps_of, normalize_page
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.streams import Writer
@@ -96,8 +96,9 @@ async def _describe(
     problems: list[Problem] = []
     for page in pages:
         normalized = normalize_page(connector.normalize, page, first_row=1)
-        issues = [record for record, _ in normalized.records.get(Stream.ISSUES, {}).values()]
-        sample += await _compare(database, stored, page, [each for each in issues if isinstance(each, Issue)])
+        pairs = normalized.records.get(Stream.ISSUES, {}).values()
+        issues = [(record, sent) for record, sent in pairs if isinstance(record, Issue)]
+        sample += await _compare(database, stored, page, issues)
         problems += [problem for _, refused in normalized.refused for problem in refused.problems]
     test: dict[str, Any] = stored.test or {}
     return SourcePreview(
@@ -114,11 +115,15 @@ async def _describe(
     )
 
 
-async def _compare(database: Database, stored: StoredConnection, page: Page, issues: list[Issue]) -> list[SampleIssue]:
+async def _compare(
+    database: Database, stored: StoredConnection, page: Page, issues: list[tuple[Issue, Sent]]
+) -> list[SampleIssue]:
+    ids = [issue.external_id for issue, _ in issues]
     async with database.connection() as connection:
         # Nothing is written, so there is no job to name.
         writer = Writer(connection, source=stored.slug, job_id=stored.id, read_at=page.read_at)
-        held = await writer.find_held(Stream.ISSUES, [issue.external_id for issue in issues])
+        held = await writer.find_held(Stream.ISSUES, ids)
+        kept = await writer.find_kept(ids, (), sorted({key for _, sent in issues for key in keeps_of(sent).payload}))
     return [
         SampleIssue(
             **issue.model_dump(include=set(SampleIssue.model_fields)),
@@ -126,11 +131,11 @@ async def _compare(database: Database, stored: StoredConnection, page: Page, iss
             updated_at=issue.source_updated_at,
             would_be=decide(
                 held.get(issue.external_id),
-                content_hash=content_hash(issue.payload),
+                content_hash=content_hash({**issue.payload, **kept.get(issue.external_id, {}).get("payload", {})}),
                 updated=issue.source_updated_at,
                 read_at=page.read_at,
                 authoritative=False,
             ),
         )
-        for issue in issues
+        for issue, _ in issues
     ]

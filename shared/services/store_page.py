@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
@@ -27,6 +27,18 @@ from shared.store.sync_ledger import StoredPart
 # Parents before children, and always in one order, so that two pages never wait for each other's rows.
 _ORDER = {stream: position for position, stream in enumerate(Stream)}
 _SHOWN_CHARACTERS = 200
+
+
+class Keeps(NamedTuple):
+    """What a reading does not bring, so that what is stored of it stays."""
+
+    fields: Sequence[str]
+    payload: Sequence[str]
+
+
+def keeps_of(sent: Sent) -> Keeps:
+    """What a record says it does not bring."""
+    return Keeps(sent.context.get("keep", ()), sent.context.get("keep_payload", ()))
 
 
 class Normalize(Protocol):
@@ -163,11 +175,11 @@ class _Write:
         )
 
     async def _rows(self, stream: Stream, records: Mapping[str, tuple[Record, Sent]]) -> dict[str, Row]:
-        partial = {i: sent.context for i, (_, sent) in records.items() if sent.context.get("keep")}
+        partial = {i: keeps_of(sent) for i, (_, sent) in records.items() if keeps_of(sent).fields}
         kept: dict[str, Any] = {}
         if partial:
-            context = next(iter(partial.values()))
-            kept = await self._writer.find_kept(list(partial), context["keep"], context.get("keep_payload", ()))
+            keeps = next(iter(partial.values()))
+            kept = await self._writer.find_kept(list(partial), keeps.fields, keeps.payload)
         columns = set(columns_of(stream)) - {"payload"}
         rows: dict[str, Row] = {}
         for each, (record, sent) in records.items():

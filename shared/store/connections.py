@@ -1,6 +1,6 @@
 """Connections and their schedules, watchlists, and the fields their records are known to have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -292,28 +292,36 @@ async def learn_fields(
     return [(row["path"], row["was"], row["type"]) for row in await cursor.fetchall()]
 
 
-async def list_fields(connection: Connection, connection_id: UUID) -> dict[str, dict[str, str]]:
-    """Known fields that have not vanished: stream → path → type."""
-    cursor = await connection.execute(
-        "select stream, path, type from known_fields where connection_id = %s and vanished_at is null",
-        (connection_id,),
+async def note_fields(
+    connection: Connection, connection_id: UUID, job_id: UUID, stream: str, paths: Collection[str]
+) -> None:
+    """Remember that records of a job had these fields."""
+    await connection.execute(
+        """
+        update known_fields set seen_job = %s, vanished_at = null
+         where connection_id = %s and stream = %s and path = any(%s) and seen_job is distinct from %s
+        """,
+        (job_id, connection_id, stream, list(paths), job_id),
     )
-    fields: dict[str, dict[str, str]] = {}
-    for row in await cursor.fetchall():
-        fields.setdefault(row["stream"], {})[row["path"]] = row["type"]
-    return fields
 
 
-async def mark_vanished(connection: Connection, connection_id: UUID, stream: str, paths: Sequence[str]) -> list[str]:
-    """Note fields no record had any more; returns those that were not noted before."""
+async def mark_vanished(connection: Connection, connection_id: UUID, job_id: UUID) -> list[tuple[str, str]]:
+    """Note fields that no record of a full reading had; returns (stream, path) of those not noted before.
+
+    Only streams count of which the job read something.
+    """
     cursor = await connection.execute(
         """
-        update known_fields set vanished_at = now()
-         where connection_id = %s and stream = %s and path = any(%s) and vanished_at is null returning path
+        update known_fields gone set vanished_at = now()
+         where connection_id = %(connection)s and seen_job is distinct from %(job)s and vanished_at is null
+           and exists (select from known_fields other
+                        where other.connection_id = gone.connection_id and other.stream = gone.stream
+                          and other.seen_job = %(job)s)
+        returning stream, path
         """,
-        (connection_id, stream, list(paths)),
+        {"connection": connection_id, "job": job_id},
     )
-    return [row["path"] for row in await cursor.fetchall()]
+    return [(row["stream"], row["path"]) for row in await cursor.fetchall()]
 
 
 async def log(connection: Connection, connection_id: UUID, level: str, message: str, **data: object) -> None:

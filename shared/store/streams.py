@@ -221,13 +221,13 @@ class Writer:
         }
 
     def _encode(self, rows: Sequence[Row]) -> str:
-        values = [
-            {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
-            for row in rows
-        ]
+        values = [self._complete(row) for row in rows]
         encoded = orjson.dumps(values).decode()
         # PostgreSQL stores no NUL; trackers do let them through.
         return orjson.dumps(_without_nul(values)).decode() if "\\u0000" in encoded else encoded
+
+    def _complete(self, row: Row) -> dict[str, Any]:
+        return {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
 
 
 def _without_nul(value: Any) -> Any:
@@ -257,6 +257,26 @@ async def note_seen(
         """,
         (job_id, stream, scope, [external_id for external_id, _ in seen], [updated for _, updated in seen]),
     )
+
+
+async def empty_payloads(connection: Connection, source: str, *, before: datetime, limit: int = 10_000) -> int:
+    """Empty the payloads of records that have not changed since; their columns stay. Returns how many."""
+    emptied = 0
+    for table in TABLES.values():
+        name = sql.Identifier(table)
+        cursor = await connection.execute(
+            sql.SQL(
+                """
+                update {} set payload = '{{}}'
+                 where (import_source, external_id) in (
+                       select import_source, external_id from {}
+                        where import_source = %s and updated_at < %s and payload <> '{{}}' limit %s)
+                """
+            ).format(name, name),
+            (source, before, limit),
+        )
+        emptied += cursor.rowcount
+    return emptied
 
 
 async def forget_seen(connection: Connection, job_id: UUID) -> None:

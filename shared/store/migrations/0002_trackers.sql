@@ -143,6 +143,7 @@ create table known_fields (
     path text not null,
     type text not null,
     first_seen_at timestamptz not null default now(),
+    seen_job uuid, -- the last job in which a record had it, filled or empty
     vanished_at timestamptz,
     primary key (connection_id, stream, path)
 );

@@ -6,14 +6,18 @@ from typing import Any
 
 import pytest
 
+from local.trackers import gitlab
 from local.trackers.service import Fault
 from local.trackers.world import World
+from shared.blobs import Blobs
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
+from shared.services.clean_up import clean_up
 from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
 from tests.support.sync import SyncRunner
 
@@ -143,10 +147,8 @@ async def test_a_new_field_is_told_once(connected: Connect, monkeypatch: pytest.
     world = world_with(6, "gitlab")
     async with connected("gitlab", world) as runner:
         assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
-        import local.trackers.gitlab as module
-
-        plain = module.issue_json
-        monkeypatch.setattr(module, "issue_json", lambda *args: {**plain(*args), "mood": "bright", "title": 7})
+        plain = gitlab.issue_json
+        monkeypatch.setattr(gitlab, "issue_json", lambda *args: {**plain(*args), "mood": "bright", "title": 7})
 
         await runner.sync(SyncMode.FULL)
         await runner.sync(SyncMode.FULL)
@@ -158,6 +160,37 @@ async def test_a_new_field_is_told_once(connected: Connect, monkeypatch: pytest.
             "issues: new field mood (text)",
             "issues: the field title was text and is now number",
         ]
+
+
+async def test_a_field_that_vanishes_is_told_after_a_full_reading(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = gitlab.issue_json
+    monkeypatch.setattr(gitlab, "issue_json", lambda *args: {**plain(*args), "mood": "bright"})
+    async with connected("gitlab", world_with(30, "gitlab")) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        monkeypatch.setattr(gitlab, "issue_json", plain)
+
+        await runner.sync(SyncMode.FULL)
+        await runner.sync(SyncMode.FULL)
+
+        told = await runner.fetch("select message from sync_logs where message like '%%any more%%'")
+        assert [row["message"] for row in told] == ["issues: the field mood is not sent any more"]
+
+
+async def test_payloads_are_emptied_after_their_days_and_columns_stay(connected: Connect) -> None:
+    async with connected("gitlab", world_with(3, "gitlab"), payload_days=30) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        before = await stored_issues(runner)
+        blobs = Blobs(make_settings(storage_connection="UseDevelopmentStorage=true"))
+
+        await clean_up(runner.database, blobs, runner.settings, now=datetime.now(UTC) + timedelta(days=1))
+        kept = await runner.fetch("select count(*) as full from issues where payload <> '{}'")
+        await clean_up(runner.database, blobs, runner.settings, now=datetime.now(UTC) + timedelta(days=31))
+        left = await runner.fetch("select count(*) as full from issues where payload <> '{}'")
+
+        assert (kept[0]["full"], left[0]["full"]) == (3, 0)
+        assert await stored_issues(runner) == before
 
 
 async def test_a_record_that_makes_no_sense_is_kept_and_the_rest_goes_on(connected: Connect) -> None:

@@ -60,8 +60,6 @@ class TestRecords:
             "url": "https://github.com/brightwater/lantern/issues/41",
         }
         assert issue.payload == raw
-        assert issue.description is not None
-        assert "\x00" not in issue.description
 
     def test_issue_of_a_deleted_account_with_nothing_in_it(self) -> None:
         issue: Issue = normalized(Stream.ISSUES, fixture("issue_sparse"))

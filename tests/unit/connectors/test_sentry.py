@@ -176,12 +176,11 @@ def test_an_issue_without_anything_but_its_id() -> None:
 @pytest.mark.parametrize(
     ("title", "kept"),
     [
-        ("a\x00b", "ab"),
         ("خطأ في الدفع 💥", "خطأ في الدفع 💥"),
         ("x" * 9_000, "x" * 4_000),
         ("<script>alert(1)</script>", "<script>alert(1)</script>"),
     ],
-    ids=["nul", "right to left", "long", "markup"],
+    ids=["right to left", "long", "markup"],
 )
 def test_odd_titles_survive(title: str, kept: str) -> None:
     assert normalized({**load("issue_listed"), "title": title}).title == kept
@@ -616,7 +615,7 @@ async def test_a_preview_is_one_small_page_newest_first(world: World) -> None:
         page = await connector.fetch(issues_of(world), None, most=5)
 
         assert shown([page]) == {str(issue_id) for issue_id in newest}
-        assert tracker.count() == 1 + 5 + 1
+        assert tracker.count() == 1 + 1, "the list and one thread, but no events"
     assert not page.complete
     assert not page.gaps
 
