@@ -176,16 +176,7 @@ async def _save(database: Database, job: Job, stored: StoredConnection, plan: Pl
             connection, job_id=job.id, connection_id=stored.id, windows=plan.windows, parts=plan.parts
         )
         await sync_ledger.count_requests(connection, job.id, requests)
-        for gap in plan.gaps:
-            await sync_ledger.note_gap(
-                connection,
-                stored.id,
-                stream=gap.stream,
-                scope=gap.scope,
-                trouble=gap.trouble,
-                status=gap.status,
-                detail=gap.detail,
-            )
+        await sync_ledger.note_gaps(connection, stored.id, plan.gaps)
         await jobs.mark_planned(connection, job.id, parts=len(plan.parts))
         level = "warning" if plan.gaps else "info"
         await jobs.log(

@@ -74,21 +74,12 @@ async def probe_connection(database: Database, made: Connectors, caller: Caller,
     """Test a connection and keep the result; nothing else may be done with it before this succeeds."""
     async with database.connection() as connection:
         stored = await existing(connection, slug)
-    result = await _probe(made, stored)
+    result, gaps = await _probe(made, stored)
     async with database.transaction() as connection:
         await connections.save_test(
             connection, stored.id, passed=result.passed, result=result.model_dump(mode="json", exclude_none=True)
         )
-        for gap in result.unread:
-            await sync_ledger.note_gap(
-                connection,
-                stored.id,
-                stream=gap.stream,
-                scope=gap.scope,
-                trouble=gap.code,
-                status=None,
-                detail=gap.detail,
-            )
+        await sync_ledger.note_gaps(connection, stored.id, gaps)
         await audit_log.append(
             connection,
             actor=caller.id,
@@ -100,7 +91,7 @@ async def probe_connection(database: Database, made: Connectors, caller: Caller,
     return result
 
 
-async def _probe(made: Connectors, stored: StoredConnection) -> ProbeResult:
+async def _probe(made: Connectors, stored: StoredConnection) -> tuple[ProbeResult, list[Gap]]:
     try:
         connector = made.untracked(stored)
         probe = await connector.check()
@@ -108,14 +99,15 @@ async def _probe(made: Connectors, stored: StoredConnection) -> ProbeResult:
     except SourceError as error:
         log.info("Connection test failed", extra={"action": "probe_failed", "trouble": error.trouble})
         failure = ProbeFailure(code=error.trouble, detail=error.detail, advice=error.hint, status=error.status)
-        return ProbeResult(passed=False, error=failure)
+        return ProbeResult(passed=False, error=failure), []
     except TributaryError as error:
-        return ProbeResult(passed=False, error=ProbeFailure(code=error.code, detail=error.detail, advice=error.hint))
+        failure = ProbeFailure(code=error.code, detail=error.detail, advice=error.hint)
+        return ProbeResult(passed=False, error=failure), []
     if not scopes:
         detail = "The account sees nothing of what the settings name" if gaps else "The account sees no project at all"
         failure = ProbeFailure(code="NOT_FOUND", detail=detail, advice="Check the names, and the account's permissions")
-        return ProbeResult(passed=False, error=failure, account=probe.account, unread=_unread(gaps))
-    return _passed(stored, connector, probe, [scope.name for scope in scopes], gaps)
+        return ProbeResult(passed=False, error=failure, account=probe.account, unread=_unread(gaps)), gaps
+    return _passed(stored, connector, probe, [scope.name for scope in scopes], gaps), gaps
 
 
 def _passed(

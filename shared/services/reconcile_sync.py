@@ -8,7 +8,7 @@ import logging
 from datetime import datetime
 from uuid import UUID
 
-from shared.connectors._protocol import Absence, Connector, PartKind
+from shared.connectors._protocol import Absence, Connector, Gap, PartKind
 from shared.domain.errors import Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, is_mass_absence
@@ -128,15 +128,9 @@ class _Compare:
     async def _refuse(self, absent: int, known: int) -> None:
         detail = f"{absent} of {known} {self._stream} of {self._scope} are missing at once; none was marked as gone"
         await self._tell("error", detail, [])
-        await sync_ledger.note_gap(
-            self._connection,
-            self._stored.id,
-            stream=self._stream,
-            scope=self._scope,
-            trouble=Trouble.PERMISSION_DENIED,
-            status=None,
-            detail=f"{detail}. Check the account's permissions, or sync with accept_absences",
-        )
+        advice = f"{detail}. Check the account's permissions, or sync with accept_absences"
+        gap = Gap(self._stream, self._scope, Trouble.PERMISSION_DENIED, advice)
+        await sync_ledger.note_gaps(self._connection, self._stored.id, [gap])
 
     async def _tell(self, level: str, message: str, records: list[tuple[str, str | None]]) -> None:
         examples = [key or external_id for external_id, key in records[:5]]

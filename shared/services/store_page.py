@@ -102,7 +102,7 @@ async def store_page(
         await work.stream(stream, normalized.records[stream])
     await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
-    await _keep_gaps(connection, stored, page)
+    await sync_ledger.note_gaps(connection, stored.id, page.gaps)
     await _note_seen(connection, job, part, page, normalized)
     await sync_ledger.save_step(
         connection,
@@ -237,19 +237,6 @@ async def _keep_refused(
     read += [each.external_id for each in refused if each.external_id]
     await rejections.settle_earlier(connection, job.import_source, job.id, read)
     await rejections.insert_rejections(connection, job.id, part.number, refused)
-
-
-async def _keep_gaps(connection: Connection, stored: StoredConnection, page: Page) -> None:
-    for gap in page.gaps:
-        await sync_ledger.note_gap(
-            connection,
-            stored.id,
-            stream=gap.stream,
-            scope=gap.scope,
-            trouble=gap.trouble,
-            status=gap.status,
-            detail=gap.detail,
-        )
 
 
 async def _note_seen(connection: Connection, job: Job, part: StoredPart, page: Page, normalized: Normalized) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from shared.connectors._http import start_tally
-from shared.connectors._protocol import Connector, Page, Part, PartKind, Quota
+from shared.connectors._protocol import Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
 from shared.services.learn_fields import learn_fields
 from shared.services.open_connector import Connectors
@@ -201,15 +201,8 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
         state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
         await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
         if state != "waiting":
-            await sync_ledger.note_gap(
-                connection,
-                work.stored.id,
-                stream=part.stream,
-                scope=part.scope,
-                trouble=error.trouble,
-                status=error.status,
-                detail=error.detail,
-            )
+            gap = Gap(part.stream, part.scope, error.trouble, error.detail, error.status)
+            await sync_ledger.note_gaps(connection, work.stored.id, [gap])
         level = "warning" if state == "waiting" else "error"
         await jobs.log(
             connection, part.job_id, level, f"{part.stream} of {part.scope_name}: {error.detail}", **told, state=state

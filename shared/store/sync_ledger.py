@@ -1,8 +1,8 @@
 """The ledger of syncs: windows that tile the time line of every (connection, stream, scope), and the parts of a job."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -358,26 +358,33 @@ async def list_parts(connection: Connection, job_id: UUID) -> list[StoredPart]:
     return [StoredPart.model_validate(row) for row in await cursor.fetchall()]
 
 
-async def note_gap(
-    connection: Connection,
-    connection_id: UUID,
-    *,
-    stream: str,
-    scope: str,
-    trouble: str,
-    status: int | None,
-    detail: str,
-) -> None:
-    """Keep that a scope could not be read; the time since when stays."""
-    await connection.execute(
-        """
-        insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail)
-        values (%s, %s, %s, %s, %s, %s)
-            on conflict (connection_id, stream, scope) do update
-           set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail, last_seen_at = now()
-        """,
-        (connection_id, stream, scope, trouble, status, detail),
-    )
+class Refused(Protocol):
+    """Something that could not be read."""
+
+    @property
+    def stream(self) -> str: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def trouble(self) -> str: ...
+    @property
+    def status(self) -> int | None: ...
+    @property
+    def detail(self) -> str: ...
+
+
+async def note_gaps(connection: Connection, connection_id: UUID, gaps: Iterable[Refused]) -> None:
+    """Keep what could not be read; the time since when stays."""
+    for gap in gaps:
+        await connection.execute(
+            """
+            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail)
+            values (%s, %s, %s, %s, %s, %s)
+                on conflict (connection_id, stream, scope) do update
+               set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail, last_seen_at = now()
+            """,
+            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail),
+        )
 
 
 async def close_gaps(

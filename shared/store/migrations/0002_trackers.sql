@@ -159,7 +159,6 @@ alter table issues
     add column read_at timestamptz, -- when its reading began: of two readings of one version the later one is right
     add column absence text check (absence in ('deleted', 'deleted_or_hidden', 'moved'));
 create index issues_scope on issues (import_source, scope) where scope is not null;
-create index issues_key on issues (import_source, key);
 alter table projects
     add column key text,
     add column scope text,

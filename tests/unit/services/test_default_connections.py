@@ -50,8 +50,8 @@ def test_defaults_fit_their_sources() -> None:
     for new in default_connections(settings):
         found = connectors()[new.source]
         given = {name: value for name, value in new.credentials.items() if value is not None}
-        found.Settings.model_validate(new.settings)
-        found.Credentials.model_validate(given)
+        assert found.Settings.model_validate(new.settings)
+        assert found.Credentials.model_validate(given)
 
 
 def test_an_instance_name_becomes_its_address() -> None:
