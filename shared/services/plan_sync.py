@@ -23,7 +23,7 @@ from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, SyncOptions
 from shared.services.open_connector import Connectors, check_settings
-from shared.store import connections, jobs, sync_ledger
+from shared.store import connections, coverage, jobs, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.jobs import Job
@@ -176,7 +176,7 @@ async def _save(database: Database, job: Job, stored: StoredConnection, plan: Pl
             connection, job_id=job.id, connection_id=stored.id, windows=plan.windows, parts=plan.parts
         )
         await sync_ledger.count_requests(connection, job.id, requests)
-        await sync_ledger.note_gaps(connection, stored.id, plan.gaps)
+        await coverage.note_gaps(connection, stored.id, plan.gaps)
         await jobs.mark_planned(connection, job.id, parts=len(plan.parts))
         level = "warning" if plan.gaps else "info"
         await jobs.log(

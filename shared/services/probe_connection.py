@@ -13,7 +13,7 @@ from shared.domain.errors import InvalidRequestError, SourceError, TributaryErro
 from shared.services.manage_connections import existing
 from shared.services.open_connector import Connectors, check_settings
 from shared.services.walk_parts import quota_json
-from shared.store import audit_log, connections, sync_ledger
+from shared.store import audit_log, connections, coverage
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 
@@ -79,7 +79,7 @@ async def probe_connection(database: Database, made: Connectors, caller: Caller,
         await connections.save_test(
             connection, stored.id, passed=result.passed, result=result.model_dump(mode="json", exclude_none=True)
         )
-        await sync_ledger.note_gaps(connection, stored.id, gaps)
+        await coverage.note_gaps(connection, stored.id, gaps)
         await audit_log.append(
             connection,
             actor=caller.id,

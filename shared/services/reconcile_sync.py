@@ -14,7 +14,7 @@ from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, is_mass_absence
 from shared.services.open_connector import Connectors
 from shared.services.plan_sync import keys_parts
-from shared.store import connections, jobs, streams, sync_ledger
+from shared.store import connections, coverage, jobs, streams, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
@@ -130,7 +130,7 @@ class _Compare:
         await self._tell("error", detail, [])
         advice = f"{detail}. Check the account's permissions, or sync with accept_absences"
         gap = Gap(self._stream, self._scope, Trouble.PERMISSION_DENIED, advice)
-        await sync_ledger.note_gaps(self._connection, self._stored.id, [gap])
+        await coverage.note_gaps(self._connection, self._stored.id, [gap])
 
     async def _tell(self, level: str, message: str, records: list[tuple[str, str | None]]) -> None:
         examples = [key or external_id for external_id, key in records[:5]]

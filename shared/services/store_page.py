@@ -17,7 +17,7 @@ from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Record, Stream
 from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of
 from shared.services.open_connector import connector_class
-from shared.store import rejections, sync_ledger
+from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection
 from shared.store.jobs import Job
@@ -102,7 +102,7 @@ async def store_page(
         await work.stream(stream, normalized.records[stream])
     await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
-    await sync_ledger.note_gaps(connection, stored.id, page.gaps)
+    await coverage.note_gaps(connection, stored.id, page.gaps)
     await _note_seen(connection, job, part, page, normalized)
     await sync_ledger.save_step(
         connection,
@@ -263,11 +263,11 @@ def _is_whole(part: StoredPart, job: Job) -> bool:
 
 async def _close(connection: Connection, stored: StoredConnection, part: StoredPart, page: Page) -> None:
     if part.kind in {PartKind.SNAPSHOT, PartKind.CENSUS}:
-        await sync_ledger.note_read(connection, stored.id, part, census=part.kind == PartKind.CENSUS)
+        await coverage.note_read(connection, stored.id, part, census=part.kind == PartKind.CENSUS)
     if part.kind in {PartKind.SNAPSHOT, PartKind.WINDOW}:
         traits = connector_class(stored.source).streams
         streams = [part.stream, *(stream for stream, each in traits.items() if each.parent is part.stream)]
-        await sync_ledger.close_gaps(
+        await coverage.close_gaps(
             connection, stored.id, streams=streams, scope=part.scope, before=part.read_from or page.read_at
         )
 

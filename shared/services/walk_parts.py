@@ -21,7 +21,7 @@ from shared.services.learn_fields import learn_fields
 from shared.services.open_connector import Connectors
 from shared.services.store_page import normalize_page, store_page
 from shared.settings import Settings
-from shared.store import connections, jobs, sync_ledger
+from shared.store import connections, coverage, jobs, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.jobs import Job
@@ -202,7 +202,7 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
         await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
         if state != "waiting":
             gap = Gap(part.stream, part.scope, error.trouble, error.detail, error.status)
-            await sync_ledger.note_gaps(connection, work.stored.id, [gap])
+            await coverage.note_gaps(connection, work.stored.id, [gap])
         level = "warning" if state == "waiting" else "error"
         await jobs.log(
             connection, part.job_id, level, f"{part.stream} of {part.scope_name}: {error.detail}", **told, state=state

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.services.manage_connections import existing
-from shared.store import connections, jobs, sync_ledger
+from shared.store import connections, coverage, jobs
 from shared.store.connections import Schedule, StoredConnection
 from shared.store.database import Connection, Database
 
@@ -119,9 +119,9 @@ async def find_state(database: Database, slug: str) -> ConnectionState:
     """Cursors, coverage and holes of a connection."""
     async with database.connection() as connection:
         stored = await existing(connection, slug)
-        states = await sync_ledger.list_states(connection, stored.id)
-        gaps = await sync_ledger.list_gaps(connection, stored.id)
-        holes = await sync_ledger.find_holes(connection, stored.id)
+        states = await coverage.list_states(connection, stored.id)
+        gaps = await coverage.list_gaps(connection, stored.id)
+        holes = await coverage.find_holes(connection, stored.id)
         schedule = await connections.find_schedule(connection, stored.id)
     return ConnectionState(
         slug=slug,
@@ -162,7 +162,7 @@ async def list_health(database: Database, *, now: datetime) -> list[ConnectionHe
 
 async def _health(connection: Connection, stored: StoredConnection, now: datetime) -> ConnectionHealth:
     schedule = await connections.find_schedule(connection, stored.id)
-    gaps = await sync_ledger.list_gaps(connection, stored.id)
+    gaps = await coverage.list_gaps(connection, stored.id)
     health, reason = _judge(stored, schedule, now)
     return ConnectionHealth(
         slug=stored.slug,
@@ -203,7 +203,7 @@ def _judge(stored: StoredConnection, schedule: Schedule | None, now: datetime) -
 async def list_metrics(database: Database) -> list[ConnectionMetrics]:
     """Numbers of every connection over the last 24 hours."""
     async with database.connection() as connection:
-        return [ConnectionMetrics.model_validate(row) for row in await sync_ledger.sum_by_connection(connection)]
+        return [ConnectionMetrics.model_validate(row) for row in await coverage.sum_by_connection(connection)]
 
 
 class TrackedUser(BaseModel):

@@ -1,8 +1,8 @@
 """The ledger of syncs: windows that tile the time line of every (connection, stream, scope), and the parts of a job."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -251,26 +251,6 @@ async def close_window(connection: Connection, window_id: int) -> bool:
     return cursor.rowcount == 1
 
 
-async def note_read(connection: Connection, connection_id: UUID, part: StoredPart, *, census: bool) -> None:
-    """Note that a snapshot or census of a scope ended normally."""
-    await connection.execute(
-        """
-        insert into sync_states (connection_id, stream, scope, scope_name, last_read_at, last_census_at)
-        values (%(connection)s, %(stream)s, %(scope)s, %(name)s, now(), case when %(census)s then now() end)
-            on conflict (connection_id, stream, scope) do update
-           set last_read_at = now(), last_census_at = coalesce(excluded.last_census_at, sync_states.last_census_at),
-               last_error = null, updated_at = now()
-        """,
-        {
-            "connection": connection_id,
-            "stream": part.stream,
-            "scope": part.scope,
-            "name": part.scope_name,
-            "census": census,
-        },
-    )
-
-
 async def count_requests(connection: Connection, job_id: UUID, requests: int) -> None:
     """Add what planning took to the first part, so that the sum of the parts is what the source was asked."""
     await connection.execute(
@@ -356,117 +336,6 @@ async def list_parts(connection: Connection, job_id: UUID) -> list[StoredPart]:
     """All parts of a job, in order."""
     cursor = await connection.execute("select * from sync_parts where job_id = %s order by number", (job_id,))
     return [StoredPart.model_validate(row) for row in await cursor.fetchall()]
-
-
-class Refused(Protocol):
-    """Something that could not be read."""
-
-    @property
-    def stream(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
-    @property
-    def trouble(self) -> str: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def detail(self) -> str: ...
-
-
-async def note_gaps(connection: Connection, connection_id: UUID, gaps: Iterable[Refused]) -> None:
-    """Keep what could not be read; the time since when stays."""
-    for gap in gaps:
-        await connection.execute(
-            """
-            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail)
-            values (%s, %s, %s, %s, %s, %s)
-                on conflict (connection_id, stream, scope) do update
-               set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail, last_seen_at = now()
-            """,
-            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail),
-        )
-
-
-async def close_gaps(
-    connection: Connection, connection_id: UUID, *, streams: Sequence[Stream], scope: str, before: datetime
-) -> None:
-    """Forget gaps of a scope, and of places in it (`scope:place`), that were not met again since a reading began."""
-    await connection.execute(
-        """
-        delete from coverage_gaps
-         where connection_id = %s and stream = any(%s) and (scope = %s or starts_with(scope, %s)) and last_seen_at < %s
-        """,
-        (connection_id, [stream.value for stream in streams], scope, f"{scope}:", before),
-    )
-
-
-async def list_gaps(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
-    """What cannot be read: stream, scope, trouble, status, detail, since, last_seen_at."""
-    cursor = await connection.execute(
-        """
-        select stream, scope, trouble, status, detail, since, last_seen_at from coverage_gaps
-         where connection_id = %s order by since, stream, scope limit 1000
-        """,
-        (connection_id,),
-    )
-    return await cursor.fetchall()
-
-
-async def list_states(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
-    """Cursor and health of every stream and scope."""
-    cursor = await connection.execute(
-        """
-        select stream, scope, scope_name, cursor_at, last_read_at, last_census_at, last_error from sync_states
-         where connection_id = %s order by stream, scope_name limit 5000
-        """,
-        (connection_id,),
-    )
-    return await cursor.fetchall()
-
-
-async def find_holes(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
-    """Holes in the time lines of a connection; there should be none, ever."""
-    cursor = await connection.execute(
-        "select stream, scope, gap_from, gap_to from sync_gaps where connection_id = %s", (connection_id,)
-    )
-    return await cursor.fetchall()
-
-
-async def sum_by_connection(connection: Connection) -> list[dict[str, Any]]:
-    """Numbers of every connection over the last 24 hours."""
-    cursor = await connection.execute(
-        """
-        with recent as (
-            select id, connection_id, state from jobs
-             where kind = 'sync' and created_at > now() - interval '24 hours'
-        ), read as (
-            select recent.connection_id, part.requests, of.value as counts
-              from recent join sync_parts part on part.job_id = recent.id
-              left join lateral jsonb_each(part.counts) of on true
-        ), asked as (
-            select recent.connection_id, sum(part.requests) as requests
-              from recent join sync_parts part on part.job_id = recent.id group by recent.connection_id
-        ), summed as (
-            select connection_id, sum((counts ->> 'created')::bigint) as created,
-                   sum((counts ->> 'updated')::bigint) as updated, sum((counts ->> 'unchanged')::bigint) as unchanged,
-                   sum((counts ->> 'deleted')::bigint) as deleted, sum((counts ->> 'rejected')::bigint) as rejected
-              from read group by connection_id
-        )
-        select connections.slug, connections.source,
-               (select count(*) from recent where recent.connection_id = connections.id) as jobs,
-               (select count(*) from recent where recent.connection_id = connections.id and state = 'failed')
-                   as failed,
-               coalesce(asked.requests, 0) as requests,
-               coalesce(created, 0) as created, coalesce(updated, 0) as updated,
-               coalesce(created + updated + unchanged, 0) as records, coalesce(deleted, 0) as deleted,
-               coalesce(rejected, 0) as rejected
-          from connections
-          left join asked on asked.connection_id = connections.id
-          left join summed on summed.connection_id = connections.id
-         order by connections.slug
-        """
-    )
-    return await cursor.fetchall()
 
 
 class SyncProgress(BaseModel):
