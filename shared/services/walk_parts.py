@@ -196,7 +196,7 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
         if error.trouble is Trouble.RATE_LIMIT:
             until = error.retry_at or now + _DEFAULT_WAIT
             await connections.block(connection, work.stored.id, until)
-            await sync_ledger.release_part(connection, part.job_id, part.number)
+            await sync_ledger.release_part(connection, part)
             return LaneResult("wait", until)
         state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
         await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)

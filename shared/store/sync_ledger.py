@@ -50,6 +50,8 @@ class StoredPart(BaseModel):
     query: dict[str, Any]
     position: dict[str, Any] | None
     state: str
+    claimed_attempt: int | None
+    claimed_lane: int | None
     attempts: int
     retry_at: datetime | None
     pages: int
@@ -168,11 +170,14 @@ async def lock_part(connection: Connection, job_id: UUID, number: int) -> Stored
     return StoredPart.model_validate(row) if row else None
 
 
-async def release_part(connection: Connection, job_id: UUID, number: int) -> None:
-    """Give a part back, for any lane to go on with."""
+async def release_part(connection: Connection, part: StoredPart) -> None:
+    """Give a part back, for any lane to go on with; a lane that lost it to another attempt changes nothing."""
     await connection.execute(
-        "update sync_parts set claimed_attempt = null, claimed_lane = null where job_id = %s and number = %s",
-        (job_id, number),
+        """
+        update sync_parts set claimed_attempt = null, claimed_lane = null
+         where job_id = %s and number = %s and claimed_attempt = %s and claimed_lane = %s
+        """,
+        (part.job_id, part.number, part.claimed_attempt, part.claimed_lane),
     )
 
 
@@ -270,15 +275,18 @@ async def count_deleted(connection: Connection, part: StoredPart, deleted: int) 
 async def postpone_part(
     connection: Connection, part: StoredPart, *, state: str, retry_at: datetime | None, error: Mapping[str, Any]
 ) -> None:
-    """Note a failed step: to be tried again at a time, or for good."""
+    """Note a failed step: to be tried again at a time, or for good; only while the part is still the caller's."""
     await connection.execute(
         """
         update sync_parts
            set state = %(state)s, retry_at = %(retry_at)s, attempts = attempts + 1, error = %(error)s,
                claimed_attempt = null, claimed_lane = null
          where job_id = %(job)s and number = %(number)s and state = 'waiting'
+           and claimed_attempt = %(attempt)s and claimed_lane = %(lane)s
         """,
         {
+            "attempt": part.claimed_attempt,
+            "lane": part.claimed_lane,
             "state": state,
             "retry_at": retry_at,
             "error": Jsonb(dict(error)),

@@ -260,8 +260,9 @@ async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: st
                 )
                 await runner.execute("update jobs set attempt = 2 where id = %s", job_id)
 
-                assert await runner.run(job_id, 2) is JobState.COMPLETED
+                ended = await runner.run(job_id, 2)
 
+                assert ended is JobState.COMPLETED, await runner.logs()
                 total = await runner.fetch("select sum(pages) as pages from sync_parts where job_id = %s", job_id)
                 assert stored[0]["pages"] <= total[0]["pages"]
                 assert len(runner.tracker.calls) <= 2 * calls + 2
