@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from shared.connectors._servicenow_query import is_utc, join, one_of, parse_time, parse_zone, to_literal
+from shared.connectors._servicenow_query import is_utc, join, one_of, parse_zone, readable_time, to_literal
 from shared.connectors._servicenow_records import stored
 from shared.connectors._servicenow_session import Session
 from shared.domain.errors import SourceError, Trouble
@@ -58,11 +58,11 @@ class Instance:
             # More than one row: the condition was ignored, and neither need be the account's.
             row = found[0] if len(found) == 1 else {}
             self._account = Account(
-                sys_id=row.get("sys_id", ""),
-                login=row.get("user_name", self._login),
-                name=row.get("name", ""),
-                zone_name=row.get("time_zone", ""),
-                updated_on=row.get("sys_updated_on", ""),
+                sys_id=stored(row, "sys_id"),
+                login=stored(row, "user_name") or self._login,
+                name=stored(row, "name"),
+                zone_name=stored(row, "time_zone"),
+                updated_on=stored(row, "sys_updated_on"),
             )
         return self._account
 
@@ -83,7 +83,7 @@ class Instance:
         """
         account = await self.account()
         named = parse_zone(account.zone_name or await self._default_zone())
-        changed = parse_time(account.updated_on)
+        changed = readable_time(account.updated_on)
         if is_utc(named) or changed is None:
             return named if is_utc(named) else None
         for zone in (named, _UTC):
@@ -108,7 +108,7 @@ class Instance:
             if error.trouble not in REFUSED:
                 raise
             return ""
-        return found.rows[0].get("value", "") if found.total == 1 and found.rows else ""
+        return stored(found.rows[0], "value") if found.total == 1 and found.rows else ""
 
     async def family(self, table: str) -> tuple[str, ...]:
         """The table and all that extend it: rows of a child are rows of the table, but filed under the child's name."""
@@ -130,8 +130,9 @@ class Instance:
                 if error.trouble not in REFUSED:
                     raise
                 break
-            level = sorted({row["name"] for row in rows if row.get("name")} - found.keys() - {table})
-            found |= {row["name"]: row.get("label", "") for row in rows if row.get("name") in level}
+            labels = {stored(row, "name"): stored(row, "label") for row in rows if stored(row, "name")}
+            level = sorted(labels.keys() - found.keys() - {table})
+            found |= {name: labels[name] for name in level}
             if not level:
                 break
         return found
@@ -146,7 +147,7 @@ class Instance:
         asked = {head for head, _, _ in paths.values()} - _ALWAYS_THERE
         query = join(one_of("name", await self._ancestors(table)), one_of("element", sorted(asked)))
         rows = (await self._session.rows("sys_dictionary", query=query, fields="element,reference", limit=1_000)).rows
-        refers = {row.get("element", ""): row.get("reference", "") for row in rows} if asked else {}
+        refers = {stored(row, "element"): stored(row, "reference") for row in rows} if asked else {}
         unknown = [column for column, (head, _, _) in paths.items() if head in asked and head not in refers]
         for column, (head, _, rest) in paths.items():
             if rest and column not in unknown:
@@ -164,6 +165,4 @@ class Instance:
             if error.trouble not in REFUSED:
                 raise
             return [table, "task"]
-        return (
-            [name for name in (found.rows[0].get(field) for field in fields) if name] if found.rows else [table, "task"]
-        )
+        return [name for field in fields if (name := stored(found.rows[0], field))] if found.rows else [table, "task"]

@@ -7,6 +7,7 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html (syspa
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -50,6 +51,13 @@ def filter_columns(query: str) -> list[str]:
 def parse_time(text: str) -> datetime | None:
     """A stored time: UTC without a zone. The same page, section Data formats."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+
+
+def readable_time(text: str) -> datetime | None:
+    """A stored time, or None where there is none to be read."""
+    with suppress(ValueError):
+        return parse_time(text)
+    return None
 
 
 def parse_zone(name: str) -> tzinfo | None:

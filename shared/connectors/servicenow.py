@@ -154,9 +154,9 @@ class ServiceNowConnector:
             query = join("active=true", "ORDERBYname")
             rows = (await self._session.rows("sys_user", query=query, fields=_USER_FIELDS, limit=ROWS_A_PAGE)).rows
             return [
-                Choice(id=row["sys_id"], name=row.get("name") or row["sys_id"], description=row.get("user_name", ""))
+                Choice(id=sys_id, name=stored(row, "name") or sys_id, description=stored(row, "user_name"))
                 for row in rows
-                if row.get("sys_id")
+                if (sys_id := stored(row, "sys_id"))
             ]
         return []
 
@@ -224,9 +224,10 @@ class ServiceNowConnector:
             records=[self._sent(part, row) for row in found.rows],
         )
         if part.kind is PartKind.CENSUS:
-            return replace(page, records=(), seen=[(row["sys_id"], changed(row, reading)) for row in found.rows])
+            seen = [(stored(row, "sys_id"), changed(row, reading)) for row in found.rows]
+            return replace(page, records=(), seen=seen)
         if part.stream is Stream.COMMENTS and reading.table != "sys_journal_field":
-            threads = await self._threads(part.scope, [row["sys_id"] for row in found.rows])
+            threads = await self._threads(part.scope, [stored(row, "sys_id") for row in found.rows])
             return replace(page, records=threads[0], complete=threads[1])
         if part.stream is Stream.ISSUES and part.since and not onward and most is None:
             last = await self._deletions(part, Place(limit=ROWS_A_PAGE, step="deletions"), read_at=page.read_at)
@@ -276,7 +277,7 @@ class ServiceNowConnector:
             detail = "Notes of deletions exist, but row rights hide them from this account"
             gap = Gap(Stream.ISSUES, scope, Trouble.PERMISSION_DENIED, detail, found.answer.status)
             return Page(read_at=found.answer.read_at, gaps=[gap])
-        gone = {row["documentkey"] for row in found.rows if row.get("documentkey")}
+        gone = {key for row in found.rows if (key := stored(row, "documentkey"))}
         # Deleted records can be brought back.
         gone -= await self._existing(part.scope, sorted(gone))
         return Page(
@@ -293,7 +294,7 @@ class ServiceNowConnector:
                 for batch in batches
             )
         )
-        return {row["sys_id"] for answer in found for row in answer.rows}
+        return {stored(row, "sys_id") for answer in found for row in answer.rows}
 
     async def _named(self, part: Part, *, with_children: bool) -> Page:
         """Records by id or number, with their journals; what does not come is deleted, hidden, or filtered out."""
@@ -328,7 +329,7 @@ class ServiceNowConnector:
         if part.stream is Stream.ISSUES and self._settings.query and (ids or keys):
             query = _Asked(tuple(sorted(ids)), tuple(sorted(keys))).condition(key)
             found = await self._session.rows(table, query=query, fields=f"sys_id,{key}", limit=ROWS_A_PAGE)
-            outside = {row["sys_id"]: row.get(key, "") for row in found.rows}
+            outside = {stored(row, "sys_id"): stored(row, key) for row in found.rows}
         unknown = (ids | keys) - outside.keys() - set(outside.values())
         return [
             *(Gone(part.stream, sys_id, Absence.MOVED) for sys_id in sorted(outside)),
@@ -343,10 +344,10 @@ class ServiceNowConnector:
         while place:
             found, place = await self._walk.step(journal(one_of("element_id", issues)), {}, place)
             total = total or found.total
-            entries |= {row["sys_id"]: row for row in found.rows}
+            entries |= {stored(row, "sys_id"): row for row in found.rows}
         of_issue: dict[str, set[str]] = {issue: set() for issue in issues}
         for sys_id, row in entries.items():
-            of_issue.setdefault(row.get("element_id", ""), set()).add(sys_id)
+            of_issue.setdefault(stored(row, "element_id"), set()).add(sys_id)
         known = issues if len(entries) >= total else ()
         complete = [Children(Stream.COMMENTS, issue, frozenset(of_issue[issue])) for issue in known]
         return [Sent(Stream.COMMENTS, row, scope) for row in entries.values()], complete
