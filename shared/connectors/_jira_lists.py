@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from shared.connectors._http import Answer
-from shared.connectors._jira_records import as_object, is_object
-from shared.connectors._jira_site import JiraSite, rows_of
+from shared.connectors._jira_records import as_count, as_object, is_object
+from shared.connectors._jira_site import JiraSite, rows_of, told
 from shared.connectors._protocol import EVERYTHING, Gap, Page, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
@@ -26,7 +27,7 @@ class Lists:
     def __init__(self, site: JiraSite, projects: frozenset[str]) -> None:
         self._site = site
         self._projects = projects
-        self._boards: dict[int, str] = {}
+        self._boards: dict[str, str] = {}
 
     async def page(self, stream: Stream, position: Mapping[str, Any] | None, most: int | None) -> Page:
         """One page of a stream."""
@@ -39,6 +40,21 @@ class Lists:
             case _:
                 return await self._project_page(start)
 
+    async def refused(self, stream: Stream) -> str:
+        """Why a stream cannot be read, found out by asking for a little of it; "" if it can."""
+        try:
+            if stream is Stream.SPRINTS:
+                board = await self._site.get("rest/agile/1.0/board", {"type": "scrum", "maxResults": 1})
+                for row in rows_of(board, "id"):
+                    await self._site.get(f"{_board(row['id'])}/sprint", {"maxResults": 1})
+            else:
+                await self.page(stream, None, 1)
+        except SourceError as error:
+            if error.trouble not in _REFUSED:
+                raise
+            return error.detail
+        return ""
+
     async def _sprints(self, start: int) -> Page:
         """The sprints of some boards.
 
@@ -46,7 +62,7 @@ class Lists:
         """
         answer = await self._site.get("rest/agile/1.0/board", {"startAt": start, "maxResults": _BOARDS})
         boards = rows_of(answer, "id")
-        self._boards |= {int(board["id"]): str(board.get("name") or board["id"]) for board in boards}
+        self._boards |= {str(board["id"]): str(board.get("name") or board["id"]) for board in boards}
         found = await asyncio.gather(*(self._sprints_of(board) for board in boards if self._wanted(board)))
         records = [sprint for sprints, _ in found for sprint in sprints]
         gaps = [gap for _, gap in found if gap]
@@ -65,7 +81,7 @@ class Lists:
         https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/#api-rest-agile-1-0-board-boardid-sprint-get
         """
         try:
-            rows = await self._site.whole_list(f"rest/agile/1.0/board/{board['id']}/sprint", "values")
+            rows = await self._site.whole_list(f"{_board(board['id'])}/sprint", "values")
         except SourceError as error:
             if error.status == 400 and _NO_SPRINTS in error.detail:
                 return [], None
@@ -77,17 +93,18 @@ class Lists:
 
     async def _sent(self, sprint: dict[str, Any]) -> Sent:
         """A sprint with the name of the board it was made on, whichever board shows it."""
-        origin = sprint.get("originBoardId")
-        if origin is not None and int(origin) not in self._boards:
+        origin = str(sprint.get("originBoardId") or "")
+        if not origin:
+            return Sent(Stream.SPRINTS, sprint, EVERYTHING)
+        if origin not in self._boards:
             try:
-                board = (await self._site.get(f"rest/agile/1.0/board/{origin}")).data
-                self._boards[int(origin)] = str(board.get("name") or origin)
+                board = told(await self._site.get(_board(origin)))
+                self._boards[origin] = str(board.get("name") or origin)
             except SourceError as error:
                 if error.trouble not in _REFUSED:
                     raise
-                self._boards[int(origin)] = str(origin)
-        context = {"board": self._boards[int(origin)]} if origin is not None else {}
-        return Sent(Stream.SPRINTS, sprint, EVERYTHING, context)
+                self._boards[origin] = origin
+        return Sent(Stream.SPRINTS, sprint, EVERYTHING, {"board": self._boards[origin]})
 
     async def _users(self, start: int, most: int) -> Page:
         """Accounts, active or not.
@@ -129,6 +146,10 @@ class Lists:
         return Page(read_at=answer.read_at, records=records, next=_onward(answer, start, len(rows)))
 
 
+def _board(board_id: object) -> str:
+    return f"rest/agile/1.0/board/{quote(str(board_id), safe='')}"
+
+
 def _step(rows: int) -> int:
     return rows - _OVERLAP if rows > 2 * _OVERLAP else rows
 
@@ -136,7 +157,7 @@ def _step(rows: int) -> int:
 def _onward(answer: Answer, start: int, rows: int) -> dict[str, int] | None:
     """Where the next page of a counted list begins; None after the last."""
     page: dict[str, Any] = answer.data if is_object(answer.data) else {"isLast": True}
-    total = page.get("total")
-    if page.get("isLast") is True or not rows or (total is not None and start + rows >= int(total)):
+    total = as_count(page.get("total"))
+    if page.get("isLast") is True or not rows or (total is not None and start + rows >= total):
         return None
     return {"start": start + _step(rows)}

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import count
+from math import isfinite
 from typing import Any, TypeIs, cast
 
 from shared.connectors._text import adf_to_markdown, wiki_to_markdown
@@ -65,6 +66,16 @@ def as_list(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
+def as_count(value: Any) -> int | None:
+    """The value if it is a whole number, else None."""
+    return value if isinstance(value, int) else None
+
+
+def scope_of(issue: Mapping[str, Any]) -> str:
+    """The id of the project an issue is in."""
+    return str(as_object(as_object(issue.get("fields")).get("project")).get("id") or "")
+
+
 def parse_fields(rows: Any, mapping: Mapping[Any, str]) -> Fields:
     """The catalogue from `/field`. SourceError if a mapped field is not in it."""
     listed = [row for row in as_list(rows) if is_object(row)]
@@ -110,7 +121,7 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
     description = markdown(fields.get("description"))
     sprints = _sprints(_first(fields, known.get("sprint") or ()))
     priority = _text(fields.get("priority"))
-    resolved = to_utc(fields.get("resolutiondate"))
+    resolved = _moment(fields.get("resolutiondate"))
     return Issue(
         external_id=str(raw["id"]),
         payload=raw,
@@ -138,8 +149,8 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
         resolution=_text(mapped.get("resolution") or fields.get("resolution")),
         story_points=_float(mapped.get("story_points") or _first(fields, known.get("points") or ())),
         estimate_seconds=fields.get("timeoriginalestimate"),
-        source_created_at=to_utc(fields.get("created")),
-        source_updated_at=to_utc(fields.get("updated")),
+        source_created_at=_moment(fields.get("created")),
+        source_updated_at=_moment(fields.get("updated")),
         resolved_at=resolved,
     )
 
@@ -157,8 +168,8 @@ def parse_comment(raw: dict[str, Any], context: Mapping[str, Any]) -> Comment:
         body=markdown(raw.get("body")) or "",
         internal=raw.get("jsdPublic") is False or bool(raw.get("visibility")),
         url=f"{url}?focusedCommentId={raw['id']}" if url else None,
-        source_created_at=to_utc(raw.get("created")),
-        source_updated_at=to_utc(raw.get("updated")),
+        source_created_at=_moment(raw.get("created")),
+        source_updated_at=_moment(raw.get("updated")),
     )
 
 
@@ -170,18 +181,17 @@ def parse_worklog(raw: dict[str, Any], context: Mapping[str, Any]) -> Worklog:
         issue_id=context.get("issue_id"),
         issue_key=context.get("issue_key"),
         author=_who(raw.get("author")),
-        started_at=to_utc(raw.get("started")),
+        started_at=_moment(raw.get("started")),
         seconds=int(raw.get("timeSpentSeconds") or 0),
         comment=markdown(raw.get("comment")),
-        source_created_at=to_utc(raw.get("created")),
-        source_updated_at=to_utc(raw.get("updated")),
+        source_created_at=_moment(raw.get("created")),
+        source_updated_at=_moment(raw.get("updated")),
     )
 
 
 def parse_history(raw: dict[str, Any], context: Mapping[str, Any]) -> HistoryEntry:
-    """A change of an issue. Its time is ISO 8601 in some answers, and epoch milliseconds in others."""
-    created = raw["created"]
-    changed = datetime.fromtimestamp(created / 1_000, UTC) if isinstance(created, int) else to_utc(created)
+    """A change of an issue."""
+    changed = _moment(raw["created"])
     if changed is None:
         raise ValueError("A change without a time")
     changes: dict[str, dict[str, str | None]] = {}
@@ -211,10 +221,10 @@ def parse_sprint(raw: dict[str, Any], context: Mapping[str, Any]) -> Sprint:
         state=raw.get("state"),
         board=context.get("board"),
         goal=raw.get("goal") or None,
-        starts_at=to_utc(raw.get("startDate")),
-        ends_at=to_utc(raw.get("endDate")),
-        completed_at=to_utc(raw.get("completeDate")),
-        source_created_at=to_utc(raw.get("createdDate")),
+        starts_at=_moment(raw.get("startDate")),
+        ends_at=_moment(raw.get("endDate")),
+        completed_at=_moment(raw.get("completeDate")),
+        source_created_at=_moment(raw.get("createdDate")),
     )
 
 
@@ -248,6 +258,15 @@ def markdown(value: Any) -> str | None:
     if is_object(value):
         return adf_to_markdown(value) or None
     return wiki_to_markdown(value) or None if isinstance(value, str) and value else None
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time: ISO 8601 in most answers, epoch milliseconds in some. ValueError for anything else."""
+    if value is None or isinstance(value, str):
+        return to_utc(value)
+    with suppress(TypeError, OverflowError, OSError):
+        return datetime.fromtimestamp(value / 1_000, UTC)
+    raise ValueError(f"{value!r} is not a time")
 
 
 def _category(status: Mapping[str, Any], resolved: datetime | None) -> StatusCategory:
@@ -323,7 +342,8 @@ def _date(value: Any) -> date | None:
 
 def _float(value: Any) -> float | None:
     with suppress(ValueError):
-        return float(_text(value) or "")
+        number = float(_text(value) or "")
+        return number if isfinite(number) else None
     return None
 
 

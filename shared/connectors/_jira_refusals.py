@@ -1,10 +1,9 @@
-"""Jira's riddles: who a token belongs to, what a refusal means, and how much may still be asked.
+"""Jira's riddles: whom an answer is for, what a refusal means, and how much may still be asked.
 
 https://developer.atlassian.com/cloud/jira/platform/rate-limiting/
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -12,8 +11,7 @@ from typing import Any, TypeIs
 
 import httpx
 
-from shared.connectors._http import Answer, Authorize, Headers, Refusal, parse_http_date
-from shared.connectors._jira_settings import JiraCredentials
+from shared.connectors._http import Answer, Refusal, parse_http_date
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
 
@@ -28,22 +26,6 @@ _ACCOUNT_HINT = (
 )
 _CAPTCHA_HINT = "Log in to Jira with this account in a browser once and answer the CAPTCHA; then test the connection"
 _SITE_HINT = "Check the site's address; an unknown or switched-off site answers with this page"
-
-
-def authorizer(credentials: JiraCredentials) -> Authorize:
-    """Basic for an API token, bearer for personal access tokens and OAuth.
-
-    https://developer.atlassian.com/cloud/jira/platform/basic-auth-for-rest-apis/
-    https://confluence.atlassian.com/enterprise/using-personal-access-tokens-1026032365.html
-    """
-    token = credentials.token.get_secret_value().strip()
-    pair = b64encode(f"{credentials.email.strip()}:{token}".encode()).decode()
-    header = f"Basic {pair}" if credentials.email.strip() else f"Bearer {token}"
-
-    async def authorize() -> Headers:
-        return {"Authorization": header}
-
-    return authorize
 
 
 def refuse_nobody(answer: Answer) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import shared.connectors._jira_walk as walking
 from local.trackers.jira import JiraTracker
-from local.trackers.service import Call
+from local.trackers.service import Call, Fault
 from local.trackers.world import World, seeded
 from shared.connectors._jira_settings import JiraCredentials, JiraSettings
 from shared.connectors._protocol import Absence, Page, Part, PartKind
@@ -525,3 +525,27 @@ async def test_a_new_connector_goes_on_where_a_dead_one_stopped() -> None:
 
     assert third.next is None
     assert shown([first, second, third]) == existing(world)
+
+
+@KINDS
+async def test_a_site_without_time_tracking_is_asked_for_worklogs_once(cloud: bool) -> None:
+    world = seeded(200)
+    async with connected(world, cloud=cloud) as (tracker, jira):
+        tracker.time_tracking = False
+        pages = await walk(jira, harbor(world))
+
+        assert (tracker.count("/configuration"), tracker.count("/worklog")) == (1, 0)
+    assert shown(pages) == existing(world)
+    assert {(gap.stream, gap.trouble) for page in pages for gap in page.gaps} == {(Stream.WORKLOGS, Trouble.NOT_FOUND)}
+    assert not [each for page in pages for each in page.complete if each.stream is Stream.WORKLOGS]
+
+
+async def test_worklogs_are_asked_for_singly_where_nobody_says_whether_there_are_any() -> None:
+    world = seeded(10)
+    async with connected(world) as (tracker, jira):
+        tracker.time_tracking = False
+        tracker.faults.append(Fault("status", status=403, path="/configuration", body="{}"))
+        pages = await walk(jira, harbor(world))
+
+        assert tracker.count("/worklog") == len(existing(world))
+    assert {gap.stream for page in pages for gap in page.gaps} == {Stream.WORKLOGS}
