@@ -69,18 +69,6 @@ class Session:
             raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no list of rows")
         return Rows(rows=result, total=_total(answer), answer=answer)
 
-    async def count(self, table: str, query: str) -> int:
-        """How many rows a query has, before row rights.
-
-        https://www.servicenow.com/docs/r/api-reference/rest-apis/c_AggregateAPI.html
-        """
-        params = {"sysparm_count": "true", "sysparm_query": query}
-        result = _result(await self._get(f"api/now/stats/{table}", params))
-        try:
-            return int(result["stats"]["count"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no count") from error
-
     async def _get(self, path: str, params: dict[str, Any]) -> Answer:
         token = self._token
         try:

@@ -49,11 +49,8 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
-from shared.connectors._traces import find_stack_trace
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Record, Stream
-
-__all__ = ["CONNECTOR", "JiraConnector", "find_stack_trace"]
 
 # Of issues, the share with an embedded list that is cut short.
 _OVERFLOWING = 0.02

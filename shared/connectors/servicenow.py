@@ -6,9 +6,8 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
@@ -35,6 +34,7 @@ from shared.connectors._protocol import (
 )
 from shared.connectors._servicenow_instance import REFUSED, Instance
 from shared.connectors._servicenow_query import (
+    Asked,
     Place,
     filter_columns,
     is_utc,
@@ -62,7 +62,6 @@ _WITHOUT = {
     "sys_audit_delete": "deletions are found by the census only",
     "sys_db_object": "rows of tables that extend a chosen one bring no comments",
 }
-_KEY = re.compile(r"[\w.-]+")
 
 
 class ServiceNowConnector:
@@ -202,7 +201,7 @@ class ServiceNowConnector:
         if part.since or part.query or part.kind not in {PartKind.WINDOW, PartKind.CENSUS}:
             return [part]
         reading = await self._reading(part)
-        count = await self._session.count(reading.table, reading.query)
+        count = (await self._session.rows(reading.table, query=reading.query, fields="sys_id", limit=1)).total
         if count <= _MANY_ROWS:
             return [part]
         pieces = 4 if count <= 4 * _MANY_ROWS else 8 if count <= 16 * _MANY_ROWS else 16
@@ -218,15 +217,17 @@ class ServiceNowConnector:
         found, onward = await self._walk.step(
             reading, part.query, replace(place, limit=min(place.limit, most or place.limit))
         )
+        entries = reading.table == "sys_journal_field"
+        rows = await self._entries_of(part.scope, found.rows) if entries else found.rows
         page = Page(
             read_at=found.answer.read_at,
             next=onward.position() if onward else None,
-            records=[self._sent(part, row) for row in found.rows],
+            records=[self._sent(part, row) for row in rows],
         )
         if part.kind is PartKind.CENSUS:
             seen = [(stored(row, "sys_id"), changed(row, reading)) for row in found.rows]
             return replace(page, records=(), seen=seen)
-        if part.stream is Stream.COMMENTS and reading.table != "sys_journal_field":
+        if part.stream is Stream.COMMENTS and not entries:
             threads = await self._threads(part.scope, [stored(row, "sys_id") for row in found.rows])
             return replace(page, records=threads[0], complete=threads[1])
         if part.stream is Stream.ISSUES and part.since and not onward and most is None:
@@ -254,7 +255,15 @@ class ServiceNowConnector:
         family = await self._instance.family(part.scope)
         if self._settings.query or len(family) > _MOST_NAMES:
             return replace(issues, fields="sys_id,sys_updated_on", limit=_IDS_A_QUERY)
-        return replace(journal(one_of("name", family)), since=part.since)
+        # What was written through the parent table may be filed under its name.
+        return replace(journal(one_of("name", sorted({*family, "task"}))), since=part.since)
+
+    async def _entries_of(self, table: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Journal entries of the issues of a table; of those that are filed elsewhere the instance is asked."""
+        family = await self._instance.family(table)
+        strays = {stored(row, "element_id") for row in rows if stored(row, "name") not in family}
+        foreign = strays - await self._existing(table, sorted(strays))
+        return [row for row in rows if stored(row, "element_id") not in foreign]
 
     async def _deletions(self, part: Part, place: Place, *, read_at: datetime | None = None) -> Page:
         """What the instance noted as deleted; a refusal is shown, and leaves deletions to the census.
@@ -298,7 +307,7 @@ class ServiceNowConnector:
 
     async def _named(self, part: Part, *, with_children: bool) -> Page:
         """Records by id or number, with their journals; what does not come is deleted, hidden, or filtered out."""
-        asked = _Asked.parse(part.query)
+        asked = Asked.parse(part.query)
         table, key = {
             Stream.ISSUES: (part.scope, "number"),
             Stream.COMMENTS: ("sys_journal_field", ""),
@@ -321,13 +330,13 @@ class ServiceNowConnector:
         return replace(page, records=[*records, *journal], complete=complete)
 
     async def _missing(
-        self, part: Part, asked: "_Asked", key: str, rows: Sequence[Mapping[str, Any]], table: str
+        self, part: Part, asked: Asked, key: str, rows: Sequence[Mapping[str, Any]], table: str
     ) -> list[Gone]:
         ids = set(asked.ids) - {stored(row, "sys_id") for row in rows}
         keys = set(asked.keys) - {stored(row, key) for row in rows}
         outside: dict[str, str] = {}
         if part.stream is Stream.ISSUES and self._settings.query and (ids or keys):
-            query = _Asked(tuple(sorted(ids)), tuple(sorted(keys))).condition(key)
+            query = Asked(tuple(sorted(ids)), tuple(sorted(keys))).condition(key)
             found = await self._session.rows(table, query=query, fields=f"sys_id,{key}", limit=ROWS_A_PAGE)
             outside = {stored(row, "sys_id"): stored(row, key) for row in found.rows}
         unknown = (ids | keys) - outside.keys() - set(outside.values())
@@ -361,29 +370,6 @@ class ServiceNowConnector:
         pages = issues // _ISSUES_A_PAGE + 1
         comments = issues // _IDS_A_QUERY * 2 if self._settings.query else issues * _COMMENTS_AN_ISSUE // ROWS_A_PAGE
         return pages + (comments + 1 if self._wants(Stream.COMMENTS) else 0) + len(self._settings.tables) + 4
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Names of records to read: our ids, or the numbers people use."""
-
-    ids: tuple[str, ...]
-    keys: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, query: Mapping[str, Any]) -> "_Asked":
-        ids, keys = list(query.get("ids", ())), list(query.get("keys", ()))
-        for issue in query.get("issues", ()):
-            (ids if issue.get("id") else keys).append(issue.get("id") or issue.get("key") or "")
-        return cls(tuple(map(str, ids)), tuple(map(str, keys)))
-
-    def condition(self, key: str) -> str:
-        """A name that could not be one is left out, so that it cannot become a condition of its own."""
-        ids, keys = ([name for name in names if _KEY.fullmatch(name)] for names in (self.ids, self.keys))
-        by_key = [one_of(key, keys)] if key and keys else []
-        # Without any name the condition must find nothing; one that is empty would be ignored.
-        by_id = [one_of("sys_id", ids or ["-"])] if ids or not by_key else []
-        return "^OR".join([*by_id, *by_key])
 
 
 def _gap(stream: Stream, scope: str, error: SourceError) -> Gap:
