@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeIs
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import parse_time, readable_time
 from shared.connectors._text import html_to_markdown
+from shared.connectors._traces import find_stack_trace
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
 from shared.domain.stream import Comment, Issue, Person
 
@@ -115,13 +116,14 @@ def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
         return next((text for name in names if (text := label(row, name).strip())), None)
 
     category = _category(row, table, read("status"))
+    description = to_markdown(read("description") or "") or None
     closed = stored(row, "resolved_at") or stored(row, "closed_at")
     due = readable_time(stored(row, fields.get("due_on", "due_date")))
     return Issue(
         external_id=stored(row, "sys_id"),
         key=stored(row, "number") or None,
         title=read("title") or stored(row, "number") or stored(row, "sys_id"),
-        description=to_markdown(read("description") or "") or None,
+        description=description,
         type=label(row, "sys_class_name") or sent.scope,
         status=read("status"),
         status_category=category,
@@ -137,7 +139,7 @@ def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
         sprint_ids=(),
         resolution=read("resolution"),
         environment={name: text for name in _ENVIRONMENT if (text := label(row, name))} or None,
-        stack_trace=read("stack_trace"),
+        stack_trace=read("stack_trace") or find_stack_trace(description or ""),
         # Labels of numbers are written in the way of the account's language.
         story_points=_number(stored(row, fields.get("story_points", "story_points"))),
         due_on=due.date() if due else None,
