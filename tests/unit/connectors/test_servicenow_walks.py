@@ -152,6 +152,17 @@ async def test_unknown_table_is_a_gap_and_the_others_go_on() -> None:
     }
 
 
+async def test_the_clock_is_read_from_a_table_that_is_there() -> None:
+    async with instance(seeded(4), tables=("u_gone", "problem", "incident")) as (tracker, connector):
+        tracker.refused.add("problem")
+        assert await connector.now() == tracker.world.now
+        tracker.refused.add("incident")
+        with pytest.raises(SourceError) as refused:
+            await connector.now()
+
+    assert refused.value.trouble is Trouble.PERMISSION_DENIED
+
+
 # Log-in
 
 
