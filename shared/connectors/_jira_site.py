@@ -14,11 +14,13 @@ from shared.connectors._jira_query import Mark, issue_names
 from shared.connectors._jira_records import Fields, as_count, as_list, as_object, is_object, parse_fields, scope_of
 from shared.connectors._jira_refusals import refuse_nobody
 from shared.connectors._jira_settings import Deployment, JiraSettings
+from shared.connectors._kept import Kept
 from shared.domain.errors import SourceError, Trouble
 
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issues/#api-rest-api-3-issue-bulkfetch-post
 BULK = 100
 _LIST_PAGE = 100
+_SECONDS_KEPT = 600
 _READINGS = 5
 _KEY = re.compile(r".+-[0-9]+")
 _ID_OR_KEY = re.compile(r"[0-9]+|[A-Za-z][A-Za-z0-9_]*-[0-9]+")
@@ -52,10 +54,9 @@ class JiraSite:
         self._login = login
         self._base_url = base_url.rstrip("/")
         self._settings = settings
-        self._about: tuple[bool, str] | None = None
-        self._fields: Fields | None = None
-        self._tracks_time: bool | None = None
-        self._asking = asyncio.Lock()
+        self._about = Kept(self._ask_about, seconds=_SECONDS_KEPT)
+        self._fields = Kept(self._ask_fields, seconds=_SECONDS_KEPT)
+        self._tracks_time = Kept(self._ask_tracking, seconds=_SECONDS_KEPT)
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         """GET, by a known account."""
@@ -78,14 +79,11 @@ class JiraSite:
         return answer
 
     async def about(self) -> tuple[bool, str]:
-        """Whether this is Cloud, and the address people use; asked once.
+        """Whether this is Cloud, and the address people use.
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-server-info/
         """
-        async with self._asking:
-            if self._about is None:
-                self._about = await self._ask_about()
-            return self._about
+        return await self._about.get()
 
     async def _ask_about(self) -> tuple[bool, str]:
         set_to = self._settings.deployment
@@ -103,30 +101,25 @@ class JiraSite:
         return f"rest/api/{3 if cloud else 2}/{path}"
 
     async def fields(self) -> Fields:
-        """The custom fields and what they are for; asked once.
+        """The custom fields and what they are for.
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-fields/#api-rest-api-3-field-get
         """
-        path = await self.api("field")
-        async with self._asking:
-            if self._fields is None:
-                self._fields = parse_fields((await self.get(path)).data, self._settings.field_mapping)
-            return self._fields
+        return await self._fields.get()
+
+    async def _ask_fields(self) -> Fields:
+        return parse_fields((await self.get(await self.api("field"))).data, self._settings.field_mapping)
 
     async def tracks_time(self) -> bool:
-        """Whether people may log work here; where that is not told, it is taken for granted. Asked once.
+        """Whether people may log work here; where that is not told, it is taken for granted.
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-jira-settings/#api-rest-api-3-configuration-get
         """
-        path = await self.api("configuration")
-        async with self._asking:
-            if self._tracks_time is None:
-                self._tracks_time = await self._ask_tracking(path)
-            return self._tracks_time
+        return await self._tracks_time.get()
 
-    async def _ask_tracking(self, path: str) -> bool:
+    async def _ask_tracking(self) -> bool:
         try:
-            return told(await self.get(path)).get("timeTrackingEnabled") is not False
+            return told(await self.get(await self.api("configuration"))).get("timeTrackingEnabled") is not False
         except SourceError as error:
             if error.trouble not in {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}:
                 raise

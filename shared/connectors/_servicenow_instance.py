@@ -1,10 +1,10 @@
 """What an instance says of itself: the account and its time zone, tables and their children, columns."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
+from shared.connectors._kept import Kept
 from shared.connectors._servicenow_query import is_utc, join, one_of, parse_zone, readable_time, to_literal
 from shared.connectors._servicenow_records import stored
 from shared.connectors._servicenow_session import Session
@@ -14,6 +14,8 @@ REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND})
 _UTC = parse_zone("UTC")
 _MOST_ROWS = 10_000
 _MOST_LEVELS = 8
+_SECONDS_A_ZONE_IS_KEPT = 60
+_SECONDS_A_FAMILY_IS_KEPT = 600
 _ALWAYS_THERE = frozenset(
     {"sys_id", "sys_class_name", "sys_mod_count", "sys_tags"}
     | {f"sys_{act}_{what}" for act in ("created", "updated") for what in ("on", "by")}
@@ -32,47 +34,39 @@ class Account:
 
 
 class Instance:
-    """Answers are kept for the life of the object, which is that of one step of a job."""
+    """Answers are kept for a while; that about the time zone not for long, since a wrong one loses rows."""
 
     def __init__(self, session: Session, login: str, zone_name: str) -> None:
         self._session = session
         self._login = login
         self._zone_name = zone_name
-        self._account: Account | None = None
-        self._zone: tzinfo | None = None
-        self._zone_known = False
-        self._families: dict[str, tuple[str, ...]] = {}
-        self._asking = asyncio.Lock()
+        self._zone = Kept(self._find_zone, seconds=_SECONDS_A_ZONE_IS_KEPT)
+        self._families: dict[str, Kept[tuple[str, ...]]] = {}
 
     async def account(self) -> Account:
-        if self._account is None:
-            # Who a client's own token stands for, only the instance knows.
-            who = f"user_name={self._login}" if self._login else "sys_id=javascript:gs.getUserID()"
-            fields = "sys_id,user_name,name,time_zone,sys_updated_on"
-            try:
-                found = (await self._session.rows("sys_user", query=who, fields=fields, limit=2)).rows
-            except SourceError as error:
-                if error.trouble not in REFUSED:
-                    raise
-                found = []
-            # More than one row: the condition was ignored, and neither need be the account's.
-            row = found[0] if len(found) == 1 else {}
-            self._account = Account(
-                sys_id=stored(row, "sys_id"),
-                login=stored(row, "user_name") or self._login,
-                name=stored(row, "name"),
-                zone_name=stored(row, "time_zone"),
-                updated_on=stored(row, "sys_updated_on"),
-            )
-        return self._account
+        """Who the instance takes us for, asked now."""
+        # Who a client's own token stands for, only the instance knows.
+        who = f"user_name={self._login}" if self._login else "sys_id=javascript:gs.getUserID()"
+        fields = "sys_id,user_name,name,time_zone,sys_updated_on"
+        try:
+            found = (await self._session.rows("sys_user", query=who, fields=fields, limit=2)).rows
+        except SourceError as error:
+            if error.trouble not in REFUSED:
+                raise
+            found = []
+        # More than one row: the condition was ignored, and neither need be the account's.
+        row = found[0] if len(found) == 1 else {}
+        return Account(
+            sys_id=stored(row, "sys_id"),
+            login=stored(row, "user_name") or self._login,
+            name=stored(row, "name"),
+            zone_name=stored(row, "time_zone"),
+            updated_on=stored(row, "sys_updated_on"),
+        )
 
     async def zone(self) -> tzinfo | None:
         """The time zone in which this account's queries are read, proved where it can be; None: unknown."""
-        async with self._asking:
-            if not self._zone_known:
-                self._zone = parse_zone(self._zone_name) or await self._find_zone()
-                self._zone_known = True
-        return self._zone
+        return parse_zone(self._zone_name) or await self._zone.get()
 
     async def _find_zone(self) -> tzinfo | None:
         """Ask for the account's own row by its time of change, as each zone writes it: what finds it is right.
@@ -113,8 +107,11 @@ class Instance:
     async def family(self, table: str) -> tuple[str, ...]:
         """The table and all that extend it: rows of a child are rows of the table, but filed under the child's name."""
         if table not in self._families:
-            self._families[table] = tuple(sorted({table, *(await self.children_of(table))}))
-        return self._families[table]
+            self._families[table] = Kept(lambda: self._ask_family(table), seconds=_SECONDS_A_FAMILY_IS_KEPT)
+        return await self._families[table].get()
+
+    async def _ask_family(self, table: str) -> tuple[str, ...]:
+        return tuple(sorted({table, *(await self.children_of(table))}))
 
     async def children_of(self, table: str) -> dict[str, str]:
         """Tables that extend this one, at any depth, with their labels; none where that may not be read."""

@@ -549,3 +549,15 @@ async def test_worklogs_are_asked_for_singly_where_nobody_says_whether_there_are
 
         assert tracker.count("/worklog") == len(existing(world))
     assert {gap.stream for page in pages for gap in page.gaps} == {Stream.WORKLOGS}
+
+
+async def test_what_a_site_once_was_is_not_believed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.connectors._jira_site._SECONDS_KEPT", 0)
+    world = seeded(10)
+    async with connected(world) as (tracker, jira):
+        tracker.time_tracking = False
+        before = await jira.fetch(harbor(world), None)
+        tracker.time_tracking = True
+        after = await jira.fetch(harbor(world), None)
+
+    assert [bool(page.gaps) for page in (before, after)] == [True, False]

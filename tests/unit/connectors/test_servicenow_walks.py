@@ -373,6 +373,18 @@ async def test_window_starts_where_it_should_in_every_zone(zone: str, in_utc: bo
     assert ids_in(pages) == wanted
 
 
+async def test_a_zone_that_changes_while_the_worker_lives_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.connectors._servicenow_instance._SECONDS_A_ZONE_IS_KEPT", 0)
+    world = seeded(20)
+    async with instance(world) as (tracker, connector):
+        await walk(connector, a_part(since=world.now))
+        tracker.time_zone = "America/Los_Angeles"
+        edited = world.edit(world.all_current("HARBOR")[0].id, title="Later")
+        pages = await walk(connector, a_part(since=edited.updated))
+
+    assert sys_id("issue", edited.id) in ids_in(pages)
+
+
 @pytest.mark.parametrize("hour", ["2024-03-31 00:30:00", "2024-10-27 00:30:00", "2024-10-27 01:30:00"])
 async def test_hours_of_changing_clocks_lose_nothing(hour: str) -> None:
     since = datetime.fromisoformat(hour).replace(tzinfo=UTC)
