@@ -32,11 +32,11 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
+from shared.connectors._servicenow_checks import check_families, check_filter, check_mapping
 from shared.connectors._servicenow_instance import REFUSED, Instance
 from shared.connectors._servicenow_query import (
     Asked,
     Place,
-    filter_columns,
     is_utc,
     join,
     one_of,
@@ -122,8 +122,9 @@ class ServiceNowConnector:
         asked = [*self._settings.tables, "sys_journal_field", "sys_user", "sys_audit_delete", "sys_db_object"]
         probes = dict(zip(asked, await asyncio.gather(*map(self._probe, asked)), strict=True))
         seen = {table: found for table, found in probes.items() if isinstance(found, Rows)}
-        if self._settings.query:
-            await self._check_filter(self._settings.tables)
+        read = [table for table in self._settings.tables if table in seen]
+        await check_filter(self._instance, self._settings.query, read)
+        check_mapping(self._settings.fields.values(), [seen[table] for table in read])
         warnings = [
             f"{table} has {found.total} rows, and the first {_IDS_A_QUERY} of them are hidden from this account"
             for table, found in seen.items()
@@ -142,14 +143,16 @@ class ServiceNowConnector:
                 f"{table}: {_WITHOUT.get(table, 'none of its rows')}" for table in asked if table not in seen
             ),
             quota=self.quota,
-            counts={table: seen[table].total for table in self._settings.tables if table in seen},
+            counts={table: seen[table].total for table in read},
             warnings=tuple(warnings),
         )
 
     async def _probe(self, table: str) -> Rows | SourceError:
-        query = self._settings.query if table in self._settings.tables else ""
+        chosen = table in self._settings.tables
+        fields = ",".join(["sys_id", *(self._settings.fields.values() if chosen else ())])
+        query = self._settings.query if chosen else ""
         try:
-            return await self._session.rows(table, query=query, fields="sys_id", limit=_IDS_A_QUERY)
+            return await self._session.rows(table, query=query, fields=fields, limit=_IDS_A_QUERY)
         except SourceError as error:
             if error.trouble not in REFUSED:
                 raise
@@ -185,27 +188,13 @@ class ServiceNowConnector:
             gaps += [_gap(Stream.COMMENTS, table, of_journal) for table in read]
         if isinstance(of_users, SourceError):
             gaps.append(_gap(Stream.USERS, EVERYTHING, of_users))
-        await self._check_filter(read)
-        await self._check_families(read)
+        await check_filter(self._instance, self._settings.query, read)
+        await check_families(self._instance, read)
+        check_mapping(self._settings.fields.values(), [found for found in of_tables if isinstance(found, Rows)])
         return [Scope(table, table) for table in read], [gap for gap in gaps if self._wants(gap.stream)]
 
     def _wants(self, stream: Stream) -> bool:
         return not self._settings.streams or stream in self._settings.streams
-
-    async def _check_filter(self, tables: Sequence[str]) -> None:
-        columns = filter_columns(self._settings.query)
-        for table in tables if columns else ():
-            if unknown := await self._instance.unknown_columns(table, columns):
-                names = ", ".join(sorted(unknown))
-                hint = "Correct the filter; if it is right, let the account read sys_dictionary and sys_db_object"
-                detail = f"Table {table} has no column {names}; the instance would ignore the filter and send every row"
-                raise SourceError(Trouble.BAD_REQUEST, detail, hint=hint)
-
-    async def _check_families(self, tables: Sequence[str]) -> None:
-        for table in tables if len(tables) > 1 else ():
-            if twice := set(await self._instance.family(table)) & set(tables) - {table}:
-                detail = f"The rows of {', '.join(sorted(twice))} are rows of {table} as well"
-                raise SourceError(Trouble.BAD_REQUEST, detail, hint=f"Leave one of them out, or {table}")
 
     async def split(self, part: Part) -> list[Part]:
         """Ranges of ids, which are random from end to end."""

@@ -192,6 +192,8 @@ def test_users_become_people() -> None:
         {"query": "active is true"},
         {"query": "GOTO123TEXTQUERY321=printer"},
         {"fields": {"colour": "u_colour"}},
+        {"fields": {"severity": "Severity of ours"}},
+        {"fields": {"project": "assignment_group.name"}},
         {"time_zone": "Mars/Olympus"},
     ],
 )

@@ -211,6 +211,27 @@ async def test_check_tells_what_will_be_missing() -> None:
     assert probe.counts["incident"] > 0
 
 
+async def test_a_mapping_to_a_field_that_no_table_has_is_refused() -> None:
+    async with instance(seeded(10), fields={"severity": "u_severty", "project": "assignment_group"}) as (_, connector):
+        with pytest.raises(SourceError, match="u_severty, which") as checked:
+            await connector.check()
+        with pytest.raises(SourceError, match="u_severty, which"):
+            await connector.scopes()
+
+    assert checked.value.trouble is Trouble.BAD_REQUEST
+
+
+async def test_a_mapped_field_of_one_table_is_enough_and_no_rows_say_nothing() -> None:
+    async with instance(seeded(10), fields={"resolution": "close_code"}, tables=("incident", "sc_task")) as (_, known):
+        scopes, _ = await known.scopes()
+    async with instance(World(), fields={"severity": "u_severty"}) as (tracker, unknown):
+        tracker.world.add_project("HARBOR")
+        probe = await unknown.check()
+
+    assert [scope.id for scope in scopes] == ["incident", "sc_task"]
+    assert probe.counts == {"incident": 0}
+
+
 async def test_discovery_lists_task_tables_and_people() -> None:
     async with instance(seeded(4)) as (tracker, connector):
         tracker.children = {"incident": "u_incident_store"}
