@@ -39,7 +39,7 @@ class Fields:
     sprint: Sequence[str]
     points: Sequence[str]
     epic: Sequence[str]
-    mapped: Mapping[str, str]
+    mapped: Mapping[str, Sequence[str]]
 
     def context(self) -> dict[str, Any]:
         """What normalizing an issue needs, as JSON."""
@@ -47,7 +47,7 @@ class Fields:
             "sprint": list(self.sprint),
             "points": list(self.points),
             "epic": list(self.epic),
-            "mapped": dict(self.mapped),
+            "mapped": {ours: list(theirs) for ours, theirs in self.mapped.items()},
         }
 
 
@@ -78,7 +78,7 @@ def scope_of(issue: Mapping[str, Any]) -> str:
 
 def parse_fields(rows: Any, mapping: Mapping[Any, str]) -> Fields:
     """The catalogue from `/field`. SourceError if a mapped field is not in it."""
-    listed = [row for row in as_list(rows) if is_object(row)]
+    listed = [row for row in as_list(rows) if is_object(row) and row.get("id")]
     custom = [row for row in listed if row.get("custom")]
     types = {str(row["id"]): str(as_object(row.get("schema")).get("custom") or "") for row in custom}
     names = {str(row["id"]): str(row.get("name") or row["id"]) for row in custom}
@@ -88,14 +88,17 @@ def parse_fields(rows: Any, mapping: Mapping[Any, str]) -> Fields:
         sprint=[key for key, kind in types.items() if kind == _SPRINT_TYPE],
         epic=[key for key, kind in types.items() if kind == _EPIC_TYPE],
         points=[key for key, kind in types.items() if kind == _POINTS_TYPE or names[key].lower() in _POINTS_NAMES],
-        mapped={str(ours): _field_id(listed, theirs) for ours, theirs in mapping.items()},
+        mapped={str(ours): _field_ids(listed, theirs) for ours, theirs in mapping.items()},
     )
 
 
-def _field_id(rows: Iterable[dict[str, Any]], wanted: str) -> str:
-    for row in rows:
-        if wanted == row.get("id") or wanted.lower() == str(row.get("name") or "").lower():
-            return str(row["id"])
+def _field_ids(rows: Iterable[dict[str, Any]], wanted: str) -> Sequence[str]:
+    """The fields of this id or name. Team-managed projects each have fields of their own, often of the same name."""
+    ids = [
+        str(row["id"]) for row in rows if wanted == row["id"] or wanted.lower() == str(row.get("name") or "").lower()
+    ]
+    if ids:
+        return ids
     raise SourceError(
         Trouble.BAD_REQUEST,
         f"The field mapping names {wanted!r}, which this Jira does not have or does not show",
@@ -117,7 +120,7 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
     """An issue."""
     fields = as_object(raw.get("fields"))
     known = as_object(context.get("fields"))
-    mapped = {ours: fields.get(theirs) for ours, theirs in as_object(known.get("mapped")).items()}
+    mapped = {ours: _first(fields, theirs) for ours, theirs in as_object(known.get("mapped")).items()}
     description = markdown(fields.get("description"))
     sprints = _sprints(_first(fields, known.get("sprint") or ()))
     priority = _text(fields.get("priority"))

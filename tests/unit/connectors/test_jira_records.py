@@ -128,6 +128,13 @@ def test_mapped_fields_fill_ours_by_name_or_id() -> None:
     assert (found.labels, found.stack_trace) == (("Impediment",), "0|i000dz:")
 
 
+@pytest.mark.parametrize("filled", ["customfield_10078", "customfield_10079"])
+def test_of_fields_with_the_mapped_name_the_filled_one_counts(filled: str) -> None:
+    ships = {"customfield_10078": None, "customfield_10079": None, filled: {"value": "Blocker"}}
+
+    assert issue("issue_cloud", mapping={"severity": "Ship"}, **ships).severity is Severity.CRITICAL
+
+
 def test_a_mapped_value_that_fits_nothing_is_left_out() -> None:
     found = issue("issue_cloud", mapping={"due_on": "Ship", "story_points": "customfield_10079"})
 
