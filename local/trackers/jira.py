@@ -47,6 +47,8 @@ class JiraTracker(JiraAccess):
         # Traps that can be switched on.
         self.short_pages = False
         self.stuck_token = False
+        # What a search says beside its issues: with a warning some may be missing.
+        self.search_warnings: list[str] = []
         # Compare with where a moved issue is now instead of refusing its former key.
         self.follows_moved_keys = False
         # Issues the index counts and the database has lost; Data Center leaves holes for them.
@@ -223,6 +225,8 @@ class JiraTracker(JiraAccess):
             shown["isLast"] = False
         else:
             shown["isLast"] = True
+        if self.search_warnings:
+            shown["warnings"] = self.search_warnings
         return json_response(shown)
 
     async def _search_server(self, request: web.Request) -> web.Response:
@@ -237,7 +241,8 @@ class JiraTracker(JiraAccess):
         fields = _names(asked.get("fields")) or ["*navigable"]
         page = [issue for issue in matches[start : start + most] if issue.id not in self.ghosts]
         issues = self._rendered(page, fields, asked)
-        return json_response({"startAt": start, "maxResults": most, "total": len(matches), "issues": issues})
+        shown = {"startAt": start, "maxResults": most, "total": len(matches), "issues": issues}
+        return json_response(shown | ({"warningMessages": self.search_warnings} if self.search_warnings else {}))
 
     async def _count(self, request: web.Request) -> web.Response:
         try:

@@ -561,3 +561,19 @@ async def test_what_a_site_once_was_is_not_believed_for_ever(monkeypatch: pytest
         after = await jira.fetch(harbor(world), None)
 
     assert [bool(page.gaps) for page in (before, after)] == [True, False]
+
+
+@KINDS
+async def test_what_a_search_warns_of_is_shown_as_a_gap(cloud: bool) -> None:
+    world = seeded(10)
+    async with connected(world, cloud=cloud) as (tracker, jira):
+        tracker.search_warnings = ["The value 'zed' does not exist for the field 'labels'."]
+        pages = [
+            await jira.fetch(harbor(world), None),
+            await jira.fetch(harbor(world, kind=PartKind.CENSUS), None),
+        ]
+
+    for page in pages:
+        assert [(gap.stream, gap.scope, gap.detail) for gap in page.gaps] == [
+            (Stream.ISSUES, str(world.projects["HARBOR"].id), tracker.search_warnings[0])
+        ]
