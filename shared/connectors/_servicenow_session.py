@@ -151,6 +151,10 @@ def classify(refusal: Refusal) -> SourceError | None:
     if refusal.status == 401 and "x-mfa_token" in refusal.headers:
         hint = "Use an account for integrations, which no second factor is asked of, or OAuth with client credentials"
         return refusal.error(Trouble.AUTH_INVALID, "The instance asks this account for a second factor", hint=hint)
+    if refusal.status == 404 and "html" in refusal.headers.get("content-type", ""):
+        # The API refuses in JSON; a page must never pass for a table or a record that is gone.
+        hint = "Give the address of the instance alone, such as https://your-company.service-now.com"
+        return refusal.error(Trouble.AUTH_INVALID, "There is no ServiceNow under this address", hint=hint)
     if refusal.status == 429:
         retry_at = refusal.retry_after or _resets_at(refusal.headers)
         return refusal.error(Trouble.RATE_LIMIT, f"Too many requests{_said(refusal)}", retry_at=retry_at)

@@ -76,6 +76,7 @@ _FAULTS = {
     "rows in 200": {"status": 200, "body": '{"result":["row"]}'},
     "no count": {"status": 200, "body": '{"result":[]}'},
     "no result": {"status": 200, "body": "[]"},
+    "no instance": {"status": 404, "body": "<html>", "headers": {"Content-Type": "text/html"}},
     "cancelled": {"status": 500, "body": _CANCELLED_500},
     "reset": {"kind": "reset"},
 }
@@ -108,6 +109,7 @@ def refuses(tracker: ServiceNowTracker, what: str) -> None:
         ("rows in 200", Trouble.PAYLOAD_INVALID),
         ("no result", Trouble.PAYLOAD_INVALID),
         ("no count", Trouble.PAYLOAD_INVALID),
+        ("no instance", Trouble.AUTH_INVALID),
         ("cancelled", Trouble.TIMEOUT),
         ("400", Trouble.BAD_REQUEST),
         ("404", Trouble.NOT_FOUND),
