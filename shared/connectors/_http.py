@@ -76,7 +76,7 @@ class Refusal:
     def retry_after(self) -> datetime | None:
         """When Retry-After, in seconds or as a date, allows the next call."""
         value = self.headers.get("retry-after", "").strip()
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             return self.now + timedelta(seconds=max(float(value), 0))
         return parse_http_date(value)
 

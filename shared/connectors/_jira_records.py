@@ -27,6 +27,7 @@ _CATEGORIES = {
     "indeterminate": StatusCategory.IN_PROGRESS,
     "done": StatusCategory.DONE,
 }
+_CODE = re.compile(r"\{(?:code|noformat)[:}]")
 # Older Data Center sends a sprint as the text of a Java object.
 _SPRINT_TEXT = re.compile(r"(\w+)=(.*?)(?=,\w+=|\]$)", re.DOTALL)
 
@@ -146,7 +147,7 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
         sprint=_current_sprint(sprints),
         sprint_ids=tuple(str(sprint["id"]) for sprint in sprints if sprint.get("id") is not None),
         environment=_environment(mapped.get("environment") or fields.get("environment")),
-        stack_trace=_text(mapped.get("stack_trace")) or find_stack_trace(description or ""),
+        stack_trace=_trace(mapped.get("stack_trace")) or find_stack_trace(description or ""),
         url=_url(context, raw.get("key")),
         due_on=_date(mapped.get("due_on")) or _date(fields.get("duedate")),
         resolution=_text(mapped.get("resolution") or fields.get("resolution")),
@@ -335,6 +336,14 @@ def _environment(value: Any) -> dict[str, Any] | None:
         return value
     text = markdown(value) if is_object(value) or isinstance(value, str) else _text(value)
     return {"description": text} if text else None
+
+
+def _trace(value: Any) -> str | None:
+    """A stack trace in a field of its own; where its text has blocks of code, the trace without their marks."""
+    if is_object(value) or (isinstance(value, str) and _CODE.search(value)):
+        text = markdown(value) or ""
+        return find_stack_trace(text) or text or None
+    return _text(value)
 
 
 def _date(value: Any) -> date | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeIs, cast
@@ -185,5 +186,6 @@ def _said(refusal: Refusal) -> str:
 
 
 def _resets_at(headers: httpx.Headers) -> datetime | None:
-    value = headers.get("x-ratelimit-reset", "")
-    return datetime.fromtimestamp(int(value), UTC) if value.isdecimal() else None
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(int(headers.get("x-ratelimit-reset", "")), UTC)
+    return None

@@ -17,8 +17,24 @@ from shared.connectors import connectors
 from shared.connectors._protocol import EVERYTHING, Connector, Part, PartKind, Walk
 from shared.domain.errors import SourceError
 
-CASES = 60
+CASES = 80
 ODD: list[Any] = [None, "", 0, -1, "x", [], {}, True, [None], {"a": 1}, 3.5, "2026-13-01"]
+BODIES = [
+    "",
+    "<html><body>no</body></html>",
+    "no",
+    '"no"',
+    "null",
+    "[]",
+    '{"errorMessages": "no", "errors": []}',
+    '{"errorMessages": 3, "errors": {"a": [1]}}',
+    '{"message": {"a": ["b"]}, "error": [1]}',
+    '{"error": {"message": 1, "detail": {}}}',
+    '{"errorMessages": [',
+]
+HEADERS = ["retry-after", "x-ratelimit-reset", "x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit", "date"]
+NUMBERS = ["", "0", "-5", "1e400", "nan", "99999999999999999", "soon", '"q";r=x;t=-1', "Mon, 99 Foo", "2026-13-40T99Z"]
+STATUSES = [400, 401, 402, 403, 404, 409, 410, 418, 429, 500, 502, 503]
 Path = tuple[str | int, ...]
 
 
@@ -46,8 +62,14 @@ def bent(value: Any, pick: random.Random) -> Any:
     return value
 
 
+def odd_refusal(pick: random.Random) -> httpx.Response:
+    kind = pick.choice(["application/json", "text/html", "text/plain"])
+    odd = {name: pick.choice(NUMBERS) for name in pick.sample(HEADERS, 3)}
+    return httpx.Response(pick.choice(STATUSES), headers={"content-type": kind, **odd}, text=pick.choice(BODIES))
+
+
 class Bending(httpx.AsyncBaseTransport):
-    """Passes calls on, and bends one of the first answers."""
+    """Passes calls on; one of the first answers is bent, or is a refusal instead."""
 
     def __init__(self, pick: random.Random) -> None:
         self._inner = httpx.AsyncHTTPTransport()
@@ -60,6 +82,8 @@ class Bending(httpx.AsyncBaseTransport):
         self._calls_before -= 1
         if self._calls_before < 0 and response.is_success:
             self._calls_before = 1_000
+            if self._pick.random() < 0.4:
+                return odd_refusal(self._pick)
             content = json.dumps(bent(json.loads(content), self._pick)).encode()
         for name in ("content-length", "content-encoding", "transfer-encoding"):
             response.headers.pop(name, None)
