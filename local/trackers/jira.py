@@ -55,6 +55,8 @@ class JiraTracker(JiraAccess):
         self.ghosts: set[int] = set()
         # Comments that lists count and do not show.
         self.overcounted = 0
+        # Where boards live → the projects their filters name, if others.
+        self.boards_about: dict[str, set[str]] = {}
         self.refusing_lists: dict[str, tuple[int, str]] = {}
         self.unserved: set[int] = set()
         # Switched off, issues come without the field `worklog`, and the list of their worklogs is not there.
@@ -159,10 +161,15 @@ class JiraTracker(JiraAccess):
 
     async def _project(self, request: web.Request) -> web.Response:
         name = request.match_info["project"]
-        for project in self._readable():
-            if name.upper() in {project.key, str(project.id)}:
-                return json_response(self.shapes.project(project))
-        return _error(404, f"No project could be found with key '{name}'.")
+        project = self._named(name)
+        return (
+            json_response(self.shapes.project(project))
+            if project
+            else _error(404, f"No project could be found with key '{name}'.")
+        )
+
+    def _named(self, name: str) -> Project | None:
+        return next((each for each in self._readable() if name.upper() in {each.key, str(each.id)}), None)
 
     def _all_boards(self) -> list[dict[str, Any]]:
         """A scrum board, a Kanban board and a simple board for each project."""
@@ -179,9 +186,23 @@ class JiraTracker(JiraAccess):
         ]
 
     async def _boards(self, request: web.Request) -> web.Response:
-        kind = request.query.get("type")
-        shown = [board for board in self._all_boards() if kind in {None, board["type"]}]
+        shown = self._all_boards()
+        if kind := request.query.get("type"):
+            shown = [board for board in shown if board["type"] == kind]
+        if (about := request.query.get("projectKeyOrId")) is not None:
+            project = self._named(about)
+            if project is None:
+                return _error(400, f"The project '{about}' does not exist or you do not have access to it.")
+            shown = [board for board in shown if self._is_about(board, project)]
+        if self.cloud and (location := request.query.get("projectLocation")) is not None:
+            project = self._named(location)
+            shown = [board for board in shown if project and board["location"]["projectKey"] == project.key]
         return json_response(_paged(shown, request.query, "values"))
+
+    def _is_about(self, board: Mapping[str, Any], project: Project) -> bool:
+        """Whether the board's filter names the project, wherever the board lives."""
+        home = board["location"]["projectKey"]
+        return project.key in self.boards_about.get(home, {home})
 
     async def _board(self, request: web.Request) -> web.Response:
         wanted = int(request.match_info["board"])

@@ -13,6 +13,8 @@ from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
 
 _BOARDS = 25
+# Up to so many, the boards of each are asked for by themselves.
+_FEW_PROJECTS = 10
 _USERS = 1_000
 _PROJECTS = 50
 # Rows read twice at each seam, so that as many may vanish meanwhile without hiding another.
@@ -34,7 +36,7 @@ class Lists:
         start = int((position or {}).get("start", 0))
         match stream:
             case Stream.SPRINTS:
-                return await self._sprints(start)
+                return await self._sprints(position or {})
             case Stream.USERS:
                 return await self._users(start, most or _USERS)
             case _:
@@ -55,24 +57,59 @@ class Lists:
             return error.detail
         return ""
 
-    async def _sprints(self, start: int) -> Page:
+    async def _sprints(self, position: Mapping[str, Any]) -> Page:
         """The sprints of some boards.
 
-        https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/
+        https://developer.atlassian.com/cloud/jira/software/rest/api-group-board/#api-rest-agile-1-0-board-get
         """
-        answer = await self._site.get("rest/agile/1.0/board", {"startAt": start, "maxResults": _BOARDS})
-        boards = rows_of(answer, "id")
+        queries = await self._board_queries()
+        number, start = int(position.get("list", 0)), int(position.get("start", 0))
+        query = queries[number] if number < len(queries) else {}
+        gaps: list[Gap] = []
+        try:
+            answer = await self._site.get("rest/agile/1.0/board", {**query, "startAt": start, "maxResults": _BOARDS})
+            boards = rows_of(answer, "id")
+            onward = _onward(answer, start, len(boards))
+        except SourceError as error:
+            if error.trouble not in _REFUSED or not query:
+                raise
+            # Of one project of several; the others have boards too.
+            gaps.append(Gap(Stream.SPRINTS, _name_of(query), error.trouble, error.detail, error.status))
+            answer = await self._site.get(await self._site.api("myself"))
+            boards, onward = [], None
         self._boards |= {str(board["id"]): str(board.get("name") or board["id"]) for board in boards}
-        found = await asyncio.gather(*(self._sprints_of(board) for board in boards if self._wanted(board)))
-        records = [sprint for sprints, _ in found for sprint in sprints]
-        gaps = [gap for _, gap in found if gap]
-        return Page(read_at=answer.read_at, records=records, gaps=gaps, next=_onward(answer, start, len(boards)))
+        read = {str(each) for each in position.get("read", ())}
+        wanted = [board for board in boards if str(board["id"]) not in read and self._wanted(board, query)]
+        found = await asyncio.gather(*map(self._sprints_of, wanted))
+        if onward is None and number + 1 < len(queries):
+            onward = {"list": number + 1, "start": 0}
+        if onward and query:
+            read |= {str(board["id"]) for board in wanted}
+            onward = {"list": number, **onward, "read": sorted(read)}
+        return Page(
+            read_at=answer.read_at,
+            records=[sprint for sprints, _ in found for sprint in sprints],
+            gaps=[*gaps, *(gap for _, gap in found if gap)],
+            next=onward,
+        )
 
-    def _wanted(self, board: Mapping[str, Any]) -> bool:
+    async def _board_queries(self) -> list[dict[str, str]]:
+        """What lists the boards of the projects that are read: those about them, and on Cloud those that live in them.
+
+        For many projects the list of all boards is shorter; which ones are about a project is not known from it.
+        """
+        names = sorted(self._projects)
+        if not 0 < len(names) <= _FEW_PROJECTS:
+            return [{}]
+        cloud, _ = await self._site.about()
+        about = [{"projectKeyOrId": name} for name in names]
+        return [*about, *({"projectLocation": name} for name in names)] if cloud else about
+
+    def _wanted(self, board: Mapping[str, Any], query: Mapping[str, str]) -> bool:
         place = as_object(board.get("location"))
         project = {str(place.get("projectKey", "")).upper(), str(place.get("projectId", ""))}
         # Older Data Center does not say where a board is.
-        elsewhere = self._projects and place.get("projectKey") and not project & self._projects
+        elsewhere = not query and self._projects and place.get("projectKey") and not project & self._projects
         return board.get("type") != "kanban" and not elsewhere
 
     async def _sprints_of(self, board: Mapping[str, Any]) -> tuple[list[Sent], Gap | None]:
@@ -146,6 +183,10 @@ class Lists:
         return Page(read_at=answer.read_at, records=records, next=_onward(answer, start, len(rows)))
 
 
+def _name_of(query: Mapping[str, str]) -> str:
+    return f"{EVERYTHING}:boards of {next(iter(query.values()))}"
+
+
 def _board(board_id: object) -> str:
     return f"rest/agile/1.0/board/{quote(str(board_id), safe='')}"
 
@@ -154,7 +195,7 @@ def _step(rows: int) -> int:
     return rows - _OVERLAP if rows > 2 * _OVERLAP else rows
 
 
-def _onward(answer: Answer, start: int, rows: int) -> dict[str, int] | None:
+def _onward(answer: Answer, start: int, rows: int) -> dict[str, Any] | None:
     """Where the next page of a counted list begins; None after the last."""
     page: dict[str, Any] = answer.data if is_object(answer.data) else {"isLast": True}
     total = as_count(page.get("total"))
