@@ -223,6 +223,12 @@ class TrackerHTTP:
             raise SourceError(Trouble.TIMEOUT, detail) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _broken(url, error) from error
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                Trouble.AUTH_INVALID,
+                "The credentials hold characters that cannot be sent",
+                hint="Save the token again, without spaces, quotes or line breaks around it",
+            ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise SourceError(Trouble.BAD_REQUEST, "The source sent an address that cannot be used") from error
         return response, content

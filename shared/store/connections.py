@@ -133,12 +133,15 @@ async def delete_connection(connection: Connection, connection_id: UUID) -> None
     await connection.execute("delete from connections where id = %s", (connection_id,))
 
 
-async def save_test(connection: Connection, connection_id: UUID, *, passed: bool, result: Mapping[str, Any]) -> None:
-    """Keep what a test found out."""
-    await connection.execute(
-        "update connections set tested_at = now(), test_passed = %s, test = %s where id = %s",
-        (passed, Jsonb(result), connection_id),
+async def save_test(connection: Connection, tested: StoredConnection, *, result: Mapping[str, Any]) -> bool:
+    """Keep what a test found out; False if the connection is not any more what was tested."""
+    cursor = await connection.execute(
+        """
+        update connections set tested_at = now(), test_passed = %s, test = %s where id = %s and version = %s
+        """,
+        (result["passed"], Jsonb(result), tested.id, tested.version),
     )
+    return bool(cursor.rowcount)
 
 
 async def save_credentials(connection: Connection, connection_id: UUID, credentials: Mapping[str, Any]) -> None:

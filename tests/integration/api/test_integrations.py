@@ -1,15 +1,17 @@
 """Connections over HTTP: registered, tested, previewed, synced, watched, changed, removed."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
+from local.trackers.github import GitHubTracker
 from local.trackers.known import connection_to, tracker_of
 from local.trackers.service import Tracker
-from local.trackers.world import seeded
+from local.trackers.world import START, seeded
 from shared.domain.job import JobState
 from shared.store.database import Database
 from tests.support.settings import make_settings
@@ -71,11 +73,14 @@ async def test_nothing_works_before_the_test_succeeds(admin: httpx.AsyncClient, 
     tested = (await admin.post("/api/integrations/petrel/test")).json()
     synced = await admin.post("/api/integrations/petrel/sync")
     previewed = await admin.post("/api/import/jira/preview", json={"connection": "petrel"})
+    discovered = await admin.get("/api/integrations/petrel/discover")
+    executed = await admin.post("/api/import/jira/execute", json={"connection": "petrel"})
+    named = await admin.post("/api/import", json={"connection": "petrel", "keys": ["PETREL-1"]})
 
     assert tested["passed"] is False
     assert tested["error"]["code"] == "AUTH_INVALID"
     assert tested["error"]["advice"]
-    assert (synced.status_code, previewed.status_code) == (409, 409)
+    assert {each.status_code for each in (synced, previewed, discovered, executed, named)} == {409}
     assert "test" in synced.json()["hint"]
 
 
@@ -86,7 +91,10 @@ async def test_the_test_tells_what_a_first_import_takes(admin: httpx.AsyncClient
     assert found["issues"] == 30
     assert found["estimated_calls"] > 0
     assert found["time_zone"] == "UTC"
-    assert sorted(found["scopes"]) == ["HARBOR", "PETREL"] or len(found["scopes"]) == 2
+    assert sorted(found["scopes"]) == ["HARBOR", "PETREL"]
+    assert sum(found["issues_by_scope"].values()) == 30
+    assert found["estimated_seconds"] > 0
+    assert found["clock_skew_seconds"] < -3_600
 
 
 async def test_a_preview_shows_issues_and_stores_none(
@@ -101,6 +109,36 @@ async def test_a_preview_shows_issues_and_stores_none(
     assert body["counts"] == {"created": len(body["sample"])}
     listed = await operator.get("/api/issues", params={"import_source": "petrel"})
     assert listed.json()["items"] == []
+
+
+async def test_a_preview_of_one_project_counts_that_one(
+    operator: httpx.AsyncClient, connected: dict[str, Any], tracker: Tracker
+) -> None:
+    seen = await operator.post("/api/import/jira/preview", json={"connection": "petrel", "scopes": ["HARBOR"]})
+    unknown = await operator.post("/api/import/jira/preview", json={"connection": "petrel", "scopes": ["HARBUR"]})
+
+    assert {each["project"] for each in seen.json()["sample"]} == {"HARBOR"}
+    assert seen.json()["issues"] == sum(issue.project == "HARBOR" for issue in tracker.world.all_current())
+    assert unknown.status_code == 422
+    assert "HARBUR" in unknown.json()["detail"]
+
+
+async def test_a_preview_goes_on_until_its_sample_is_worth_something(
+    admin: httpx.AsyncClient, operator: httpx.AsyncClient
+) -> None:
+    async with tracker_of("github", seeded(30, projects=("HARBOR",))) as tracker:
+        assert isinstance(tracker, GitHubTracker)
+        for _ in range(35):
+            # One list holds both, oldest first.
+            tracker.open_pull("HARBOR", START - timedelta(days=900))
+        await admin.post("/api/integrations", json=registration(tracker, "buried"))
+        await admin.post("/api/integrations/buried/test")
+
+        seen = await operator.post("/api/import/github/preview", json={"connection": "buried"})
+
+    sample = seen.json()["sample"]
+    assert len(sample) >= 10
+    assert len({each["external_id"] for each in sample}) == len(sample)
 
 
 async def test_a_sync_is_asked_for_run_and_read(
@@ -232,6 +270,65 @@ async def test_a_connection_at_work_is_not_removed(
     gone = await admin.get("/api/integrations/petrel")
 
     assert (busy.status_code, removed.status_code, gone.status_code) == (409, 204, 404)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"credentials": {"token": ["a"]}}, "credentials.token"),
+        ({"credentials": {"token": {"a": 1}}}, "credentials.token"),
+        ({"credentials": {"token": ""}}, "credentials.token"),
+        ({"credentials": {"email": "a\u0000"}}, "credentials.email"),
+        ({"settings": {"jql": "a\u0000"}}, "settings.jql"),
+        ({"setings": {}}, "setings"),
+    ],
+    ids=str,
+)
+async def test_a_change_that_makes_no_sense_names_its_field(
+    admin: httpx.AsyncClient, connected: dict[str, Any], body: dict[str, Any], field: str
+) -> None:
+    answer = await admin.patch("/api/integrations/petrel", json=body)
+
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json()["fields"]) == [field]
+
+
+async def test_a_token_copied_with_its_line_break_works(admin: httpx.AsyncClient, tracker: Tracker) -> None:
+    body = registration(tracker)
+    body["credentials"]["token"] += "\n"
+    await admin.post("/api/integrations", json=body)
+
+    tested = await admin.post("/api/integrations/petrel/test")
+
+    assert tested.json()["passed"], tested.text
+
+
+async def test_a_token_that_cannot_be_sent_is_no_fault_of_the_tracker(admin: httpx.AsyncClient) -> None:
+    async with tracker_of("github", seeded(3)) as tracker:
+        body = {**registration(tracker), "credentials": {"token": "“github_pat”"}}
+        await admin.post("/api/integrations", json=body)
+
+        tested = (await admin.post("/api/integrations/petrel/test")).json()
+
+    assert tested["error"]["code"] == "AUTH_INVALID"
+    assert "characters" in tested["error"]["detail"]
+
+
+async def test_of_two_changes_the_second_is_refused(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
+    seen = connected["version"]
+
+    first = await admin.patch("/api/integrations/petrel", json={"settings": {}, "version": seen})
+    second = await admin.patch("/api/integrations/petrel", json={"active": False, "version": seen})
+
+    assert (first.status_code, second.status_code) == (200, 409)
+    assert first.json()["version"] == seen + 1
+
+
+async def test_a_day_that_never_comes_is_no_schedule(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
+    answer = await admin.put("/api/integrations/petrel/schedule", json={"cron": "0 0 30 2 *"})
+
+    assert answer.status_code == 422
+    assert "cron" in answer.json()["fields"]
 
 
 async def test_wrong_settings_are_named(admin: httpx.AsyncClient, tracker: Tracker) -> None:
