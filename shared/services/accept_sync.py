@@ -31,7 +31,8 @@ async def accept_sync(
     Raises ConflictError while the connection's test has not succeeded, or it is switched off.
     """
     async with database.transaction() as connection:
-        stored = await connections.find_connection(connection, slug)
+        # Held, so that it is neither removed nor changed before its job is there.
+        stored = await connections.find_connection(connection, slug, lock=True)
         if stored is None:
             raise NotFoundError(f"There is no connection {slug!r}")
         require_usable(stored)

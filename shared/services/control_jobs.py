@@ -23,6 +23,8 @@ async def retry_job(database: Database, caller: Caller, job_id: UUID) -> Job:
         before = await _existing(connection, job_id)
         after = await _requeue(connection, caller, before)
     if after is None:
+        if _is_orphan(before):
+            raise ConflictError("The connection of this job was removed", hint="Sync the connection that replaced it")
         if before.state in {JobState.FAILED, JobState.CANCELLED}:
             raise ConflictError("The file of this job never arrived", hint="Start a new import")
         raise ConflictError(f"The job is {before.state}; only failed and cancelled jobs can be retried")
@@ -79,13 +81,17 @@ async def _existing(connection: Connection, job_id: UUID) -> Job:
 
 
 async def _requeue(connection: Connection, caller: Caller, before: Job) -> Job | None:
-    if before.state not in ENDED:
+    if before.state not in ENDED or _is_orphan(before):
         return None
     after = await jobs.requeue(connection, before.id)
     if after is not None:
         await _audit(connection, caller, "job.retried", before, after)
         await jobs.log(connection, before.id, "info", "Queued again by hand", by=caller.id)
     return after
+
+
+def _is_orphan(job: Job) -> bool:
+    return job.sync is not None and job.connection_id is None
 
 
 async def _audit(connection: Connection, caller: Caller, action: str, before: Job, after: Job) -> None:

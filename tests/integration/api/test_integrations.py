@@ -208,6 +208,32 @@ async def test_named_issues_are_imported_from_json_at_the_door_of_files(
     assert sorted(item["key"] for item in listed) == sorted(keys)
 
 
+async def test_keys_nobody_knows_are_told(
+    operator: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
+) -> None:
+    keys = [next(iter(tracker.world.all_current())).key, "HARBOR-99999"]
+    asked = await operator.post("/api/import", json={"connection": "petrel", "keys": keys})
+
+    await run(database, tracker, asked.json()["job_id"])
+
+    (warning,) = (await operator.get(asked.headers["Location"])).json()["warnings"]
+    assert warning.startswith("Of 2 keys the source knows 1")
+
+
+async def test_a_job_whose_connection_was_removed_is_not_retried(
+    admin: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
+) -> None:
+    job_id = (await admin.post("/api/integrations/petrel/sync")).json()["job_id"]
+    await admin.post(f"/api/import/{job_id}/cancel")
+    await run(database, tracker, job_id)
+    await admin.delete("/api/integrations/petrel")
+
+    retried = await admin.post(f"/api/import/{job_id}/retry")
+
+    assert retried.status_code == 409
+    assert "removed" in retried.json()["detail"]
+
+
 async def test_choices_are_listed(operator: httpx.AsyncClient, connected: dict[str, Any]) -> None:
     projects = (await operator.get("/api/integrations/petrel/discover")).json()["items"]
     tools = (await operator.get("/api/import/tools")).json()["items"]
