@@ -7,7 +7,7 @@ from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 
 from shared.domain.errors import UnavailableError
-from shared.security.sealing import UnsealError
+from shared.security.sealing import MasterKeys, UnsealError
 
 _ALGORITHM = KeyWrapAlgorithm.rsa_oaep_256
 _CONNECT_SECONDS = 5
@@ -20,12 +20,20 @@ _PASSING = {408, 429, 500, 502, 503, 504}
 class KeyVaultKeys:
     """An RSA key by its URL, `https://<vault>.vault.azure.net/keys/<name>/<version>`.
 
-    The URL with its version is the key's id, so older versions still unwrap what they wrapped.
+    The URL with its version is the key's id, so older versions still unwrap what they wrapped. `former` unwraps what
+    was sealed before there was a vault, until it is rotated.
     https://learn.microsoft.com/azure/key-vault/keys/about-keys-details
     """
 
-    def __init__(self, url: str, *, client_of: Callable[[str], CryptographyClient] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        former: MasterKeys | None = None,
+        client_of: Callable[[str], CryptographyClient] | None = None,
+    ) -> None:
         self.current = url
+        self._former = former
         self._client_of = client_of or _clients()
         self._clients: dict[str, CryptographyClient] = {}
 
@@ -38,6 +46,13 @@ class KeyVaultKeys:
 
     def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
         """Unwrap with the version that wrapped."""
+        if not key_id.startswith("https://"):
+            if self._former is not None:
+                return self._former.unwrap(key_id, wrapped)
+            raise UnsealError(
+                f"The key {key_id!r} that sealed these credentials is one of a key ring",
+                hint="Keep CREDENTIAL_ENCRYPTION_KEY beside CREDENTIAL_KEY_VAULT_KEY until credentials are rotated",
+            )
         try:
             return self._client(key_id).unwrap_key(_ALGORITHM, wrapped).key
         except AzureError as error:

@@ -1,5 +1,6 @@
 """Master keys in Key Vault; the key is real, and only the vault's answers are made up."""
 
+import base64
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.domain.errors import UnavailableError
 from shared.security.key_vault import KeyVaultKeys
-from shared.security.sealing import Sealer, UnsealError
+from shared.security.sealing import KeyRing, Sealer, UnsealError
 
 OLD, NEW = (f"https://petrel.vault.azure.net/keys/tributary/{version}" for version in ("1", "2"))
 
@@ -58,6 +59,22 @@ def test_an_older_version_opens_what_it_sealed_and_a_rotation_moves_it() -> None
     assert rotated is not None
     assert rotated["key"] == NEW
     assert after.open(rotated, owner="a", field="token") == "s3cret"
+
+
+def test_what_a_key_ring_sealed_moves_into_the_vault() -> None:
+    ring = KeyRing(f"2024:{base64.b64encode(b'o' * 32).decode()}")
+    client = key_client(NEW)
+    stored = Sealer(lambda: ring).seal("s3cret", owner="a", field="token")
+    vault = Sealer(lambda: KeyVaultKeys(NEW, former=ring, client_of=lambda _: client))
+
+    rotated = vault.rewrap(stored)
+
+    assert rotated is not None
+    alone = Sealer(lambda: KeyVaultKeys(NEW, client_of=lambda _: client))
+    assert alone.open(rotated, owner="a", field="token") == "s3cret"
+    with pytest.raises(UnsealError) as error:
+        alone.open(stored, owner="a", field="token")
+    assert "CREDENTIAL_ENCRYPTION_KEY" in error.value.hint
 
 
 @pytest.mark.parametrize("error", [refused(429), refused(503), ServiceRequestError("no route")], ids=str)
