@@ -1,10 +1,11 @@
 """Turn a wish to sync into a queued job."""
 
 import logging
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from shared.domain.caller import Caller
-from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError, SourceError, Trouble
 from shared.domain.job import Priority
 from shared.domain.sync import SyncMode, SyncOptions
 from shared.services.open_connector import connector_class
@@ -81,6 +82,18 @@ def require_usable(stored: StoredConnection) -> None:
         raise ConflictError(
             f"The connection {stored.slug!r} has not passed its test",
             hint=f"POST /api/integrations/{stored.slug}/test first",
+        )
+
+
+def require_open(stored: StoredConnection, *, now: datetime) -> None:
+    """No calls while the source wants none, whoever was told so. Raises SourceError with the time they are allowed."""
+    until = stored.blocked_until
+    if until is not None and until > now:
+        raise SourceError(
+            Trouble.RATE_LIMIT,
+            f"The source wants no calls before {until.astimezone(UTC):%H:%M:%S} UTC",
+            retry_at=until,
+            hint="Try again then; syncs wait by themselves",
         )
 
 

@@ -1,7 +1,8 @@
 """Make the connector of a connection: settings checked, credentials opened, calls guarded."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeIs, cast
 from uuid import UUID
 
@@ -10,11 +11,11 @@ from pydantic import SecretStr, ValidationError
 
 from shared.connectors import connectors
 from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings
-from shared.domain.errors import InvalidRequestError
+from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.security.sealing import Sealer
 from shared.store import connections
 from shared.store.connections import StoredConnection
-from shared.store.database import Connection
+from shared.store.database import Connection, Database
 
 _MOST_KEPT = 200
 
@@ -55,6 +56,18 @@ class Connectors:
             check_settings(stored.source, settings),
             check_credentials(stored.source, secrets),
         )
+
+
+@asynccontextmanager
+async def heeding_limits(database: Database, stored: StoredConnection) -> AsyncGenerator[None]:
+    """What a source says of its limit to one caller holds for all workers, also when no sync is running."""
+    try:
+        yield
+    except SourceError as error:
+        if error.trouble is Trouble.RATE_LIMIT and error.retry_at is not None:
+            async with database.connection() as connection:
+                await connections.block(connection, stored.id, error.retry_at)
+        raise
 
 
 def connector_class(source: str) -> type[Connector]:

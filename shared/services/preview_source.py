@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,9 +12,9 @@ from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Stream
 from shared.domain.sync import Fate, content_hash, decide
-from shared.services.accept_sync import require_usable
+from shared.services.accept_sync import require_open, require_usable
 from shared.services.manage_connections import existing
-from shared.services.open_connector import Connectors
+from shared.services.open_connector import Connectors, heeding_limits
 from shared.services.store_page import keeps_of, normalize_page
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
@@ -69,10 +69,11 @@ async def preview_source(
     """Read one small page and compare it with what is stored. Raises SourceError as the source does."""
     async with database.connection() as connection:
         stored = await existing(connection, slug)
-        require_usable(stored)
+    require_usable(stored)
+    require_open(stored, now=datetime.now(UTC))
     connector = await made.untracked(stored)
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with heeding_limits(database, stored), asyncio.timeout(_SECONDS):
             found, _ = await connector.scopes()
             chosen = _chosen(found, scopes)
             pages = await _read(connector, chosen[:_MOST_SCOPES])

@@ -10,10 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.connectors._protocol import Choice, Connector, Gap, Probe, Quota, Scope
 from shared.domain.caller import Caller
-from shared.domain.errors import ConflictError, InvalidRequestError, SourceError, TributaryError
-from shared.services.accept_sync import require_usable
+from shared.domain.errors import (
+    ConflictError,
+    InvalidRequestError,
+    SourceError,
+    TributaryError,
+    Trouble,
+    UnavailableError,
+)
+from shared.services.accept_sync import require_open, require_usable
 from shared.services.manage_connections import existing
-from shared.services.open_connector import Connectors, check_settings
+from shared.services.open_connector import Connectors, check_settings, heeding_limits
 from shared.services.walk_parts import quota_json
 from shared.store import audit_log, connections, coverage
 from shared.store.connections import StoredConnection
@@ -79,11 +86,16 @@ class ProbeResult(BaseModel):
 async def probe_connection(database: Database, made: Connectors, caller: Caller, slug: str) -> ProbeResult:
     """Test a connection and keep the result; nothing else may be done with it before this succeeds.
 
+    A source that is down or busy takes nothing away from a connection that passed before.
+
     Raises ConflictError if somebody changed it meanwhile.
     """
     async with database.connection() as connection:
         stored = await existing(connection, slug)
-    result, gaps = await _probe(made, stored)
+    result, gaps = await _probe(database, made, stored)
+    if stored.test_passed and _passes_by_itself(result):
+        # An outage says nothing of the connection: saved as its test, it would stop all syncs for good.
+        return result
     async with database.transaction() as connection:
         told = result.model_dump(mode="json", exclude_none=True)
         if not await connections.save_test(connection, stored, result=told):
@@ -101,16 +113,25 @@ async def probe_connection(database: Database, made: Connectors, caller: Caller,
     return result
 
 
-async def _probe(made: Connectors, stored: StoredConnection) -> tuple[ProbeResult, list[Gap]]:
+def _passes_by_itself(result: ProbeResult) -> bool:
+    code = result.error.code if result.error else ""
+    return code in set(Trouble) and Trouble(code).retryable
+
+
+async def _probe(database: Database, made: Connectors, stored: StoredConnection) -> tuple[ProbeResult, list[Gap]]:
     try:
+        require_open(stored, now=datetime.now(UTC))
         connector = await made.untracked(stored)
-        probe = await connector.check()
-        clock = await _read_clock(connector)
-        scopes, gaps = await connector.scopes()
+        async with heeding_limits(database, stored):
+            probe = await connector.check()
+            clock = await _read_clock(connector)
+            scopes, gaps = await connector.scopes()
     except SourceError as error:
         log.info("Connection test failed", extra={"action": "probe_failed", "trouble": error.trouble})
         failure = ProbeFailure(code=error.trouble, detail=error.detail, advice=error.hint, status=error.status)
         return ProbeResult(passed=False, error=failure), []
+    except UnavailableError:
+        raise
     except TributaryError as error:
         failure = ProbeFailure(code=error.code, detail=error.detail, advice=error.hint)
         return ProbeResult(passed=False, error=failure), []
@@ -206,4 +227,7 @@ async def discover(database: Database, made: Connectors, slug: str, kind: str) -
     async with database.connection() as connection:
         stored = await existing(connection, slug)
     require_usable(stored)
-    return await (await made.untracked(stored)).discover(kind)
+    require_open(stored, now=datetime.now(UTC))
+    connector = await made.untracked(stored)
+    async with heeding_limits(database, stored):
+        return await connector.discover(kind)

@@ -86,13 +86,14 @@ async def update_connection(
     active: bool,
     must_test: bool,
 ) -> StoredConnection | None:
-    """Replace what an admin may change; with `must_test` the last test no longer counts."""
+    """Replace what an admin may change; with `must_test` the last test and a wait for a limit no longer count."""
     cursor = await connection.execute(
         """
         update connections
            set base_url = %(base_url)s, settings = %(settings)s, credentials = %(credentials)s, active = %(active)s,
                version = version + 1, updated_at = now(),
-               test_passed = case when %(must_test)s then null else test_passed end
+               test_passed = case when %(must_test)s then null else test_passed end,
+               blocked_until = case when %(must_test)s then null else blocked_until end
          where id = %(id)s returning *
         """,
         {

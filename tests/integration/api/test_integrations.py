@@ -1,56 +1,17 @@
 """Connections over HTTP: registered, tested, previewed, synced, watched, changed, removed."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import httpx
-import pytest
 
 from local.trackers.github import GitHubTracker
-from local.trackers.known import connection_to, tracker_of
+from local.trackers.known import tracker_of
 from local.trackers.service import Tracker
 from local.trackers.world import START, seeded
 from shared.domain.job import JobState
 from shared.store.database import Database
-from tests.support.settings import make_settings
-from tests.support.sync import SyncRunner
-
-
-@pytest.fixture
-async def tracker() -> AsyncIterator[Tracker]:
-    """A simulated Jira with thirty issues."""
-    async with tracker_of("jira", seeded(30, projects=("HARBOR", "PETREL"))) as tracker:
-        yield tracker
-
-
-def registration(tracker: Tracker, slug: str = "petrel") -> dict[str, Any]:
-    known = connection_to(tracker)
-    return {
-        "slug": slug,
-        "source": known.source,
-        "base_url": tracker.url,
-        "settings": dict(known.settings),
-        "credentials": dict(known.credentials),
-    }
-
-
-@pytest.fixture
-async def connected(admin: httpx.AsyncClient, tracker: Tracker) -> dict[str, Any]:
-    """A registered and tested connection."""
-    created = await admin.post("/api/integrations", json=registration(tracker))
-    assert created.status_code == 201, created.text
-    tested = await admin.post("/api/integrations/petrel/test")
-    assert tested.json()["passed"], tested.text
-    return created.json()
-
-
-async def run(database: Database, tracker: Tracker, job_id: str) -> JobState | None:
-    """Do what the orchestration would do with a queued job."""
-    runner = SyncRunner(database, make_settings(), tracker, slug="petrel")
-    await runner.execute("update jobs set state = 'processing', attempt = 1, started_at = now() where id = %s", job_id)
-    return await runner.run(UUID(job_id))
+from tests.support.connections import registration, run
 
 
 async def test_secrets_go_in_and_never_come_out(admin: httpx.AsyncClient, tracker: Tracker) -> None:
@@ -208,32 +169,6 @@ async def test_named_issues_are_imported_from_json_at_the_door_of_files(
     assert sorted(item["key"] for item in listed) == sorted(keys)
 
 
-async def test_keys_nobody_knows_are_told(
-    operator: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
-) -> None:
-    keys = [next(iter(tracker.world.all_current())).key, "HARBOR-99999"]
-    asked = await operator.post("/api/import", json={"connection": "petrel", "keys": keys})
-
-    await run(database, tracker, asked.json()["job_id"])
-
-    (warning,) = (await operator.get(asked.headers["Location"])).json()["warnings"]
-    assert warning.startswith("Of 2 keys the source knows 1")
-
-
-async def test_a_job_whose_connection_was_removed_is_not_retried(
-    admin: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
-) -> None:
-    job_id = (await admin.post("/api/integrations/petrel/sync")).json()["job_id"]
-    await admin.post(f"/api/import/{job_id}/cancel")
-    await run(database, tracker, job_id)
-    await admin.delete("/api/integrations/petrel")
-
-    retried = await admin.post(f"/api/import/{job_id}/retry")
-
-    assert retried.status_code == 409
-    assert "removed" in retried.json()["detail"]
-
-
 async def test_choices_are_listed(operator: httpx.AsyncClient, connected: dict[str, Any]) -> None:
     projects = (await operator.get("/api/integrations/petrel/discover")).json()["items"]
     tools = (await operator.get("/api/import/tools")).json()["items"]
@@ -296,65 +231,6 @@ async def test_a_connection_at_work_is_not_removed(
     gone = await admin.get("/api/integrations/petrel")
 
     assert (busy.status_code, removed.status_code, gone.status_code) == (409, 204, 404)
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"credentials": {"token": ["a"]}}, "credentials.token"),
-        ({"credentials": {"token": {"a": 1}}}, "credentials.token"),
-        ({"credentials": {"token": ""}}, "credentials.token"),
-        ({"credentials": {"email": "a\u0000"}}, "credentials.email"),
-        ({"settings": {"jql": "a\u0000"}}, "settings.jql"),
-        ({"setings": {}}, "setings"),
-    ],
-    ids=str,
-)
-async def test_a_change_that_makes_no_sense_names_its_field(
-    admin: httpx.AsyncClient, connected: dict[str, Any], body: dict[str, Any], field: str
-) -> None:
-    answer = await admin.patch("/api/integrations/petrel", json=body)
-
-    assert answer.status_code == 422, answer.text
-    assert list(answer.json()["fields"]) == [field]
-
-
-async def test_a_token_copied_with_its_line_break_works(admin: httpx.AsyncClient, tracker: Tracker) -> None:
-    body = registration(tracker)
-    body["credentials"]["token"] += "\n"
-    await admin.post("/api/integrations", json=body)
-
-    tested = await admin.post("/api/integrations/petrel/test")
-
-    assert tested.json()["passed"], tested.text
-
-
-async def test_a_token_that_cannot_be_sent_is_no_fault_of_the_tracker(admin: httpx.AsyncClient) -> None:
-    async with tracker_of("github", seeded(3)) as tracker:
-        body = {**registration(tracker), "credentials": {"token": "“github_pat”"}}
-        await admin.post("/api/integrations", json=body)
-
-        tested = (await admin.post("/api/integrations/petrel/test")).json()
-
-    assert tested["error"]["code"] == "AUTH_INVALID"
-    assert "characters" in tested["error"]["detail"]
-
-
-async def test_of_two_changes_the_second_is_refused(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
-    seen = connected["version"]
-
-    first = await admin.patch("/api/integrations/petrel", json={"settings": {}, "version": seen})
-    second = await admin.patch("/api/integrations/petrel", json={"active": False, "version": seen})
-
-    assert (first.status_code, second.status_code) == (200, 409)
-    assert first.json()["version"] == seen + 1
-
-
-async def test_a_day_that_never_comes_is_no_schedule(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
-    answer = await admin.put("/api/integrations/petrel/schedule", json={"cron": "0 0 30 2 *"})
-
-    assert answer.status_code == 422
-    assert "cron" in answer.json()["fields"]
 
 
 async def test_wrong_settings_are_named(admin: httpx.AsyncClient, tracker: Tracker) -> None:
