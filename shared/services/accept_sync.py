@@ -106,5 +106,12 @@ def _check(stored: StoredConnection, options: SyncOptions) -> None:
             hint=f"It has {', '.join(streams)}",
             fields={"streams": "unknown"},
         )
+    read = stored.settings.get("streams") or list(streams)
+    if options.streams and not set(options.streams) & set(read):
+        raise InvalidRequestError(
+            f"The connection's settings leave out {', '.join(options.streams)}",
+            hint=f"It reads {', '.join(read)}",
+            fields={"streams": "left out by the settings"},
+        )
     if options.mode is SyncMode.KEYS and not options.keys:
         raise InvalidRequestError("Mode `keys` needs keys", fields={"keys": "must not be empty"})

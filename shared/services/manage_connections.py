@@ -146,17 +146,14 @@ async def change_connection(
             raise ConflictError(
                 f"The connection {slug!r} was changed meanwhile", hint="Read it again, and send what you still want"
             )
+        base_url = before.base_url if change.base_url is None else check_url(change.base_url)
+        moved = base_url != before.base_url
+        if moved:
+            await _require_movable(connection, before, change)
         settings = before.settings
         if change.settings is not None:
             checked = check_settings(before.source, change.settings)
             settings = checked.model_dump(mode="json", exclude_defaults=True)
-        base_url = before.base_url if change.base_url is None else check_url(change.base_url)
-        moved = base_url != before.base_url
-        if moved and before.credentials and change.credentials is None:
-            # Else whoever may change an address could have the old secrets sent there.
-            raise InvalidRequestError(
-                "A new address needs the credentials again", fields={"credentials": "send them with the new base_url"}
-            )
         credentials = before.credentials
         if change.credentials is not None:
             kept = {} if moved else {f: e for f, e in before.credentials.items() if f not in change.credentials}
@@ -176,6 +173,16 @@ async def change_connection(
     return after
 
 
+async def _require_movable(connection: Connection, before: StoredConnection, change: ConnectionChange) -> None:
+    if before.credentials and change.credentials is None:
+        # Else whoever may change an address could have the old secrets sent there.
+        raise InvalidRequestError(
+            "A new address needs the credentials again", fields={"credentials": "send them with the new base_url"}
+        )
+    # A job would go on at the other address, and close its windows over what it never read there.
+    await _require_idle(connection, before)
+
+
 def _reseal(
     sealer: Sealer, stored: StoredConnection, kept: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -193,8 +200,7 @@ async def remove_connection(database: Database, caller: Caller, slug: str) -> No
     """Remove a connection, its credentials, schedule and ledger. What it brought stays."""
     async with database.transaction() as connection:
         before = await existing(connection, slug, lock=True)
-        if await jobs.is_busy(connection, before.id):
-            raise ConflictError("A job of this connection waits or runs", hint="Cancel it first")
+        await _require_idle(connection, before)
         await connections.delete_connection(connection, before.id)
         await _audit(connection, caller, "connection.removed", before, None)
     log.info("Connection removed", extra={"action": "connection_removed", "slug": slug})
@@ -235,6 +241,11 @@ def check_url(text: str) -> str:
             fields={"base_url": "no user, query or fragment; secrets go elsewhere"},
         )
     return str(url).rstrip("/")
+
+
+async def _require_idle(connection: Connection, stored: StoredConnection) -> None:
+    if await jobs.is_busy(connection, stored.id):
+        raise ConflictError("A job of this connection waits or runs", hint="Cancel it first, or wait for its end")
 
 
 async def _require_own_label(connection: Connection, slug: str, source: str) -> None:

@@ -84,9 +84,17 @@ def check_settings(source: str, values: Mapping[str, Any]) -> ConnectorSettings:
     """Settings as the source knows them; InvalidRequestError names the field."""
     _refuse_unstorable("settings", values)
     try:
-        return connector_class(source).Settings.model_validate(values)
+        settings = connector_class(source).Settings.model_validate(values)
     except ValidationError as error:
         raise _complaint("settings", error) from None
+    known = connector_class(source).streams
+    if unknown := [stream for stream in settings.streams if stream not in known]:
+        raise InvalidRequestError(
+            f"{source} has no {', '.join(unknown)}",
+            hint=f"It has {', '.join(known)}",
+            fields={"settings.streams": f"{', '.join(unknown)}: unknown here"},
+        )
+    return settings
 
 
 def check_credentials(source: str, values: Mapping[str, Any]) -> ConnectorCredentials:

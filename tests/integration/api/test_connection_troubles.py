@@ -124,6 +124,7 @@ async def test_a_job_whose_connection_was_removed_is_not_retried(
         ({"credentials": {"token": ""}}, "credentials.token"),
         ({"credentials": {"email": "a\u0000"}}, "credentials.email"),
         ({"settings": {"jql": "a\u0000"}}, "settings.jql"),
+        ({"settings": {"streams": ["commits"]}}, "settings.streams"),
         ({"setings": {}}, "setings"),
     ],
     ids=str,
@@ -135,6 +136,17 @@ async def test_a_change_that_makes_no_sense_names_its_field(
 
     assert answer.status_code == 422, answer.text
     assert list(answer.json()["fields"]) == [field]
+
+
+async def test_a_sync_of_what_the_settings_leave_out_is_refused(
+    admin: httpx.AsyncClient, connected: dict[str, Any]
+) -> None:
+    await admin.patch("/api/integrations/petrel", json={"settings": {"streams": ["issues"]}})
+
+    answer = await admin.post("/api/integrations/petrel/sync", json={"streams": ["users"]})
+
+    assert answer.status_code == 422
+    assert "issues" in answer.json()["hint"]
 
 
 async def test_a_token_copied_with_its_line_break_works(admin: httpx.AsyncClient, tracker: Tracker) -> None:
@@ -156,6 +168,21 @@ async def test_a_token_that_cannot_be_sent_is_no_fault_of_the_tracker(admin: htt
 
     assert tested["error"]["code"] == "AUTH_INVALID"
     assert "characters" in tested["error"]["detail"]
+
+
+async def test_a_connection_at_work_is_not_moved(
+    admin: httpx.AsyncClient, connected: dict[str, Any], tracker: Tracker
+) -> None:
+    await admin.post("/api/integrations/petrel/sync")
+    credentials = registration(tracker)["credentials"]
+
+    moved = await admin.patch(
+        "/api/integrations/petrel", json={"base_url": "https://elsewhere.example", "credentials": credentials}
+    )
+    renewed = await admin.patch("/api/integrations/petrel", json={"credentials": credentials})
+
+    assert (moved.status_code, renewed.status_code) == (409, 200)
+    assert renewed.json()["test_passed"] is None
 
 
 async def test_of_two_changes_the_second_is_refused(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
