@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from shared.connectors._traces import find_environment, find_stack_trace
 from shared.domain.issue import Severity, StatusCategory, severity_of, status_category
 from shared.domain.stream import (
     Branch,
@@ -56,6 +57,7 @@ def parse_issue(
     status, category = _status(raw, _labelled(labels, status_labels))
     priority = _labelled(labels, priority_labels)
     closed = to_utc(raw.get("closed_at"))
+    description = raw.get("body") or None
     return Issue(
         external_id=str(raw["id"]),
         payload=raw,
@@ -63,7 +65,7 @@ def parse_issue(
         source_updated_at=to_utc(raw.get("updated_at")),
         key=key_of(raw.get("url")),
         title=raw["title"],
-        description=raw.get("body") or None,
+        description=description,
         type=_part(raw, "type").get("name") or _labelled(labels, type_labels),
         status=status,
         status_category=category,
@@ -75,6 +77,8 @@ def parse_issue(
         project=repository_of(raw.get("repository_url") or raw.get("url")),
         parent=key_of(raw.get("parent_issue_url")),
         sprint=_part(raw, "milestone").get("title"),
+        environment=find_environment(description) if description else None,
+        stack_trace=find_stack_trace(description) if description else None,
         url=raw.get("html_url"),
         resolution=raw.get("state_reason") if closed else None,
         resolved_at=closed,

@@ -35,6 +35,13 @@ def normalized(stream: Stream, raw: dict[str, Any], **settings: object) -> Any:
 
 
 class TestRecords:
+    def test_stack_trace_and_environment_of_a_bug_report(self) -> None:
+        body = "Fails.\n\n### Environment\n\n- OS: Windows 11\n\n### Log\n\n```\nCaused by: quay.SlipError\n```\n"
+
+        issue: Issue = normalized(Stream.ISSUES, fixture("issue", body=body.replace("\n", "\r\n")))
+
+        assert (issue.environment, issue.stack_trace) == ({"OS": "Windows 11"}, "Caused by: quay.SlipError")
+
     def test_issue(self) -> None:
         raw = fixture("issue")
 
