@@ -49,7 +49,7 @@ def user(person: User | None, url: str) -> dict[str, Any] | None:
     }
 
 
-def project_json(project: Project, url: str, updated: datetime) -> dict[str, Any]:
+def project_json(project: Project, url: str, updated: datetime, role: int) -> dict[str, Any]:
     return {
         "id": project.id,
         "description": f"Everything about {project.name}",
@@ -62,6 +62,9 @@ def project_json(project: Project, url: str, updated: datetime) -> dict[str, Any
         "last_activity_at": stamp(updated),
         "namespace": {"id": 7, "name": GROUP.title(), "path": GROUP, "kind": "group", "full_path": GROUP},
         "visibility": "private",
+        # Only maintainers are told; it must not go any further.
+        "runners_token": "GR1348941-of-a-simulated-project",
+        "permissions": {"project_access": {"access_level": role, "notification_level": 3}, "group_access": None},
     }
 
 
@@ -82,6 +85,7 @@ def issue_json(issue: Issue, project: Project, sprints: Mapping[int, Sprint], ur
         "updated_at": stamp(issue.updated),
         "closed_at": stamp(issue.resolved),
         "closed_by": None,
+        "moved_to_id": None,
         "labels": labels,
         "milestone": milestone_json(sprints[issue.sprint], project.id) if issue.sprint else None,
         "assignees": [user(issue.assignee, url)] if issue.assignee else [],
@@ -100,6 +104,7 @@ def issue_json(issue: Issue, project: Project, sprints: Mapping[int, Sprint], ur
         "time_stats": {"time_estimate": 0, "total_time_spent": spent, "human_time_estimate": None},
         "references": {"short": f"#{issue.number}", "relative": f"#{issue.number}", "full": f"{path}#{issue.number}"},
         "epic": None,
+        "iteration": None,
     }
 
 

@@ -7,14 +7,15 @@ https://docs.gitlab.com/api/rest/
 
 import base64
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
 
+from local.trackers._gitlab_access import GitLabAccess, Json
 from local.trackers._gitlab_json import (
     GROUP,
     MergeRequest,
@@ -28,34 +29,28 @@ from local.trackers._gitlab_json import (
     stamp,
     user,
 )
-from local.trackers.service import Tracker, json_response
+from local.trackers.service import json_response
 from local.trackers.world import Issue, Project, World
 
 _MOST = 100
 _OFFSET_CAP = 50_000
-_LIMIT = 2_000
-
-Json = dict[str, Any]
 
 
-class GitLabTracker(Tracker):
+class GitLabTracker(GitLabAccess):
     """gitlab.com, or a server of one's own."""
-
-    source: ClassVar[str] = "gitlab"
 
     def __init__(self, world: World, *, token: str = "glpat-valid", latency: float = 0.0) -> None:
         super().__init__(world, token=token, latency=latency)
-        # Servers before 18.3 take no notice of `pagination=keyset` for project issues.
-        self.keyset = True
         # Lists longer than this have no totals.
         self.count_cap = 10_000
-        self.scopes = ["read_api"]
-        self.blocked = False
-        self.revoked = False
+        # The account's role in every project: 20 is Reporter.
+        self.role = 20
         # Former path of a project → its id.
         self.moved: dict[str, int] = {}
         self.merge_requests: list[MergeRequest] = []
-        self._left = _LIMIT
+        # Milestones of the group, which its projects share; iterations, which only Premium has.
+        self.group_milestones: list[Json] = []
+        self.iterations: list[Json] | None = None
         self._sorted: dict[tuple[str, str], tuple[object, list[Issue]]] = {}
         for key in world.projects:
             self._open_some(key)
@@ -78,48 +73,13 @@ class GitLabTracker(Tracker):
                 )
             )
 
-    # Refusals
-
-    def authorized(self, request: web.Request) -> bool:
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return self.token in {request.headers.get("PRIVATE-TOKEN"), bearer}
-
-    def unauthorized(self, request: web.Request) -> web.Response:
-        return json_response({"message": "401 Unauthorized"}, status=401)
-
-    def token_expired(self, request: web.Request) -> web.Response:
-        said = "Token is expired. You can either do re-authorization or token refresh."
-        if self.revoked:
-            said = "Token was revoked. You have to re-authorize from the user."
-        return json_response({"error": "invalid_token", "error_description": said}, status=401)
-
-    def limited(self, request: web.Request, seconds: float) -> web.Response:
-        reset = int(datetime.now(UTC).timestamp() + seconds)
-        headers = {"Retry-After": f"{seconds:.0f}", "RateLimit-Reset": str(reset), "RateLimit-Remaining": "0"}
-        return web.Response(text="Retry later\n", status=429, headers=headers)
-
-    def maintenance(self, request: web.Request) -> web.Response:
-        page = "<!DOCTYPE html><html><head><title>GitLab is not responding (502)</title></head><body>502</body></html>"
-        return web.Response(text=page, status=502, content_type="text/html")
-
-    def quota_headers(self) -> dict[str, str]:
-        self._left = max(self._left - 1, 0)
-        return {
-            "RateLimit-Name": "throttle_authenticated_api",
-            "RateLimit-Limit": str(_LIMIT),
-            "RateLimit-Remaining": str(self._left),
-            "RateLimit-Reset": str(int(datetime.now(UTC).timestamp()) + 60),
-        }
-
     # Addresses
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         base = "/api/v4"
         inside = f"{base}/projects/{{project}}"
         for path, handler in (
-            (f"{base}/version", self._version),
-            (f"{base}/user", self._user),
-            (f"{base}/personal_access_tokens/self", self._own_token),
+            *self.account_routes(base),
             (f"{base}/projects", self._projects),
             (f"{base}/groups/{{group}}/projects", self._group_projects),
             (inside, self._project),
@@ -128,32 +88,10 @@ class GitLabTracker(Tracker):
             (f"{inside}/issues/{{iid}}/notes", self._notes),
             (f"{inside}/merge_requests", self._list_merge_requests),
             (f"{inside}/milestones", self._milestones),
+            (f"{inside}/iterations", self._iterations),
             (f"{inside}/members/all", self._members),
         ):
-            router.add_get(path, self._guarded(handler))
-
-    def _guarded(self, handler: Callable[[web.Request], web.Response]) -> Callable[[web.Request], Any]:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            if self.blocked:
-                return web.Response(text="Forbidden\n", status=403)
-            if not {"read_api", "api"} & set(self.scopes) and "personal_access_tokens" not in request.path:
-                said = "The request requires higher privileges than provided by the access token."
-                body = {"error": "insufficient_scope", "error_description": said, "scope": "api read_api"}
-                return json_response(body, status=403)
-            return handler(request)
-
-        return guarded
-
-    def _version(self, request: web.Request) -> web.Response:
-        return json_response({"version": "18.5.1-ee" if self.keyset else "17.11.4", "revision": "5bd2c1f0"})
-
-    def _user(self, request: web.Request) -> web.Response:
-        return json_response(user(self.world.users[0], self.url))
-
-    def _own_token(self, request: web.Request) -> web.Response:
-        return json_response(
-            {"id": 3, "name": "tributary", "scopes": self.scopes, "active": True, "expires_at": "2027-01-31"}
-        )
+            router.add_get(path, self.guarded(handler))
 
     def _projects(self, request: web.Request) -> web.Response:
         return self._project_page(request, [each for each in self.world.projects.values() if each.readable])
@@ -164,8 +102,10 @@ class GitLabTracker(Tracker):
         return self._projects(request)
 
     def _project_page(self, request: web.Request, found: Sequence[Project]) -> web.Response:
-        rows = [project_json(each, self.url, self.world.now) for each in sorted(found, key=lambda each: each.id)]
-        return self._by_offset(request, rows)
+        return self._by_offset(request, [self._project_json(each) for each in sorted(found, key=lambda each: each.id)])
+
+    def _project_json(self, project: Project) -> Json:
+        return project_json(project, self.url, self.world.now, self.role)
 
     def _project(self, request: web.Request) -> web.Response:
         name = request.match_info["project"]
@@ -173,7 +113,7 @@ class GitLabTracker(Tracker):
             where = f"{self.url}/api/v4/projects/{self.moved[name]}"
             return web.Response(status=301, headers={"Location": where})
         project = self._find(request)
-        return json_response(project_json(project, self.url, self.world.now)) if project else _not_found("Project")
+        return json_response(self._project_json(project)) if project else _not_found("Project")
 
     def _find(self, request: web.Request) -> Project | None:
         name = request.match_info["project"]
@@ -208,16 +148,7 @@ class GitLabTracker(Tracker):
         return self._by_offset(request, kept, lambda issue: self._issue_json(issue, project))
 
     def _filtered(self, project: Project, order: str, query: Any) -> list[Issue]:
-        kept = self._in_order(project.key, order)
-        for name, keep in (
-            ("updated_after", lambda issue, at: _cut(issue.updated) >= at),
-            ("updated_before", lambda issue, at: _cut(issue.updated) <= at),
-            ("created_after", lambda issue, at: _cut(issue.created) >= at),
-            ("created_before", lambda issue, at: _cut(issue.created) <= at),
-        ):
-            if name in query:
-                at = _moment(query[name], name)
-                kept = [issue for issue in kept if keep(issue, at)]
+        kept = _within(self._in_order(project.key, order), query)
         if query.get("state", "all") in {"opened", "closed"}:
             done = query["state"] == "closed"
             kept = [issue for issue in kept if (issue.status == "done") is done]
@@ -271,13 +202,19 @@ class GitLabTracker(Tracker):
             "x-next-page": str(number + 1) if more else "",
             "x-prev-page": str(number - 1) if number > 1 else "",
         }
-        if len(rows) <= self.count_cap:
-            headers |= {"x-total": str(len(rows)), "x-total-pages": str(-(-len(rows) // size))}
-        if more:
-            pairs = [(name, each) for name, each in request.query.items() if name != "page"]
-            link = f"{self.url}{request.path}?{urlencode([*pairs, ('page', number + 1)])}"
-            headers["Link"] = f'<{link}>; rel="next"'
+        last = max(-(-len(rows) // size), 1) if len(rows) <= self.count_cap else None
+        if last:
+            headers |= {"x-total": str(len(rows)), "x-total-pages": str(last)}
+        headers["Link"] = self._links(request, {"next": number + 1 if more else None, "first": 1, "last": last})
         return json_response([render(row) for row in rows[start : start + size]], headers=headers)
+
+    def _links(self, request: web.Request, pages: Mapping[str, int | None]) -> str:
+        kept = [(name, each) for name, each in request.query.items() if name != "page"]
+        return ", ".join(
+            f'<{self.url}{request.path}?{urlencode([*kept, ("page", page)])}>; rel="{relation}"'
+            for relation, page in pages.items()
+            if page
+        )
 
     def _issue(self, request: web.Request) -> web.Response:
         project, issue = self._find_issue(request)
@@ -308,10 +245,9 @@ class GitLabTracker(Tracker):
         project = self._find(request)
         if project is None:
             return _not_found("Project")
-        found = [each for each in self.merge_requests if each.project == project.key]
-        if "updated_after" in request.query:
-            at = _moment(request.query["updated_after"], "updated_after")
-            found = [each for each in found if _cut(each.updated) >= at]
+        found = _within([each for each in self.merge_requests if each.project == project.key], request.query)
+        if "iids[]" in request.query:
+            found = [each for each in found if str(each.iid) in request.query.getall("iids[]")]
         by_change = request.query.get("order_by") == "updated_at"
         found.sort(key=lambda each: (each.updated if by_change else each.created, each.id))
         if request.query.get("sort", "desc") == "desc":
@@ -322,8 +258,20 @@ class GitLabTracker(Tracker):
         project = self._find(request)
         if project is None:
             return _not_found("Project")
+        if {"include_parent_milestones", "include_ancestors"} <= set(request.query):
+            said = "include_ancestors, include_parent_milestones are mutually exclusive"
+            return json_response({"error": said}, status=400)
         found = [each for each in self.world.sprints.values() if each.project == project.key]
-        return self._by_offset(request, [milestone_json(each, project.id) for each in found])
+        inherited = "true" in {request.query.get("include_parent_milestones"), request.query.get("include_ancestors")}
+        own = [milestone_json(each, project.id) for each in found]
+        return self._by_offset(request, [*own, *(self.group_milestones if inherited else [])])
+
+    def _iterations(self, request: web.Request) -> web.Response:
+        if self._find(request) is None:
+            return _not_found("Project")
+        if self.iterations is None:
+            return json_response({"message": "403 Forbidden"}, status=403)
+        return self._by_offset(request, self.iterations)
 
     def _members(self, request: web.Request) -> web.Response:
         if self._find(request) is None:
@@ -344,6 +292,19 @@ def _size(request: web.Request) -> int:
 def _cut(moment: datetime) -> datetime:
     """Milliseconds are what GitLab shows and compares."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _within[T: (Issue, MergeRequest)](rows: Sequence[T], query: Mapping[str, str]) -> list[T]:
+    """The rows within the times a query names; both ends belong to it."""
+    kept = list(rows)
+    for field in ("updated", "created"):
+        if (name := f"{field}_after") in query:
+            at = _moment(query[name], name)
+            kept = [row for row in kept if _cut(getattr(row, field)) >= at]
+        if (name := f"{field}_before") in query:
+            at = _moment(query[name], name)
+            kept = [row for row in kept if _cut(getattr(row, field)) <= at]
+    return kept
 
 
 def _moment(text: str, name: str) -> datetime:

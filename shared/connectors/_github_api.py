@@ -1,7 +1,6 @@
 """Requests to GitHub on behalf of one connection, and the repositories it may read."""
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,26 +8,12 @@ import httpx
 
 from shared.connectors._github_access import API_HEADERS, Installation, classify, read_quota
 from shared.connectors._github_walk import Rows, every_row
-from shared.connectors._http import Answer, Headers, TrackerHTTP
+from shared.connectors._http import Answer, Headers, TrackerHTTP, together
 from shared.connectors._protocol import Gap
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
 
 REFUSED = frozenset({Trouble.NOT_FOUND, Trouble.PERMISSION_DENIED})
-
-
-async def together[T](calls: Iterable[Awaitable[T]]) -> list[T]:
-    """All results, in order; after the first failure the others are not sent any more."""
-
-    async def result(call: Awaitable[T]) -> T:
-        return await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(result(call)) for call in calls]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 class GitHubAPI:

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from shared.connectors import _github_walk as walks
-from shared.connectors._github_api import REFUSED, GitHubAPI, together
+from shared.connectors._github_api import REFUSED, GitHubAPI
 from shared.connectors._github_records import is_pull_request, summarize_tree, without_secrets
 from shared.connectors._github_walk import Step
-from shared.connectors._http import Answer
+from shared.connectors._http import Answer, together
 from shared.connectors._protocol import Absence, Children, Gap, Gone, Page, Part, PartKind, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream, to_utc
@@ -233,6 +233,9 @@ async def _keys_page(api: GitHubAPI, part: Part, position: Position, choices: Ch
         found = await together(_read_comment(api, part, each) for each in some)
     else:
         found = await together(_read_numbered(api, part, each, choices) for each in some)
+    if part.scope.isdecimal() and any(each.gone for each in found):
+        # Raises where the whole repository cannot be seen any more: that says nothing of its records.
+        await api.get(f"repositories/{part.scope}")
     return Page(
         read_at=read_at,
         records=[sent for each in found for sent in each.records],
@@ -249,7 +252,8 @@ def _asked(part: Part) -> list[_Asked]:
         return [_Asked(str(each), str(each), None) for each in query.get("ids", ())]
     if part.stream not in {Stream.ISSUES, Stream.PULL_REQUESTS}:
         raise SourceError(Trouble.BAD_REQUEST, f"GitHub cannot be asked for single records of {part.stream}")
-    asked = [_Asked(str(each["id"]), str(each["id"]), str(each["key"])) for each in query.get("issues", ())]
+    known = query.get("issues", ())
+    asked = [_Asked(str(each["id"]), str(each["id"]), each["key"]) for each in known]
     asked += [_Asked(str(key), None, str(key)) for key in query.get("keys", ())]
     if not asked and query.get("ids"):
         hint = "Name them by keys such as owner/name#12"
@@ -261,7 +265,7 @@ async def _read_comment(api: GitHubAPI, part: Part, asked: _Asked) -> _Found:
     try:
         answer = await api.get(f"repositories/{part.scope}/issues/comments/{asked.id}")
     except SourceError as error:
-        return _Found(gone=[_gone(part, asked, error)])
+        return _refused(part, asked, error)
     return _Found(records=[Sent(Stream.COMMENTS, answer.data, part.scope)])
 
 
@@ -270,7 +274,10 @@ async def _read_numbered(api: GitHubAPI, part: Part, asked: _Asked, choices: Cho
 
     Deleted: 410. Transferred: 301 to where it is now, under another id. https://docs.github.com/en/rest/issues/issues
     """
-    named = _KEY.match(asked.key or "")
+    if asked.key is None:
+        detail = f"Record {asked.id} is known by its id only, by which GitHub finds nothing"
+        return _Found(gaps=[Gap(part.stream, part.scope, Trouble.BAD_REQUEST, detail)])
+    named = _KEY.match(asked.key)
     if named is None:
         raise SourceError(Trouble.BAD_REQUEST, f"{asked.key!r} is no key", hint="Keys look like owner/name#12")
     try:
@@ -278,7 +285,7 @@ async def _read_numbered(api: GitHubAPI, part: Part, asked: _Asked, choices: Cho
         scope = part.scope if known else await api.repository_id(named[1])
         answer = await api.get(f"repositories/{scope}/{_PATHS[part.stream]}/{named[2]}")
     except SourceError as error:
-        return _Found(gone=[_gone(part, asked, error)])
+        return _refused(part, asked, error)
     raw: dict[str, Any] = answer.data
     now_in = re.search(r"/repositories/(\d+)/", answer.url)
     if asked.id not in {None, str(raw["id"])}:
@@ -306,12 +313,14 @@ async def _add_comments(api: GitHubAPI, found: _Found, issue: dict[str, Any], sc
     found.complete.append(Children(Stream.COMMENTS, str(issue["id"]), ids))
 
 
-def _gone(part: Part, asked: _Asked, error: SourceError) -> Gone:
-    if error.status == 410:
-        return Gone(part.stream, asked.name, Absence.DELETED)
-    if error.status == 404:
-        return Gone(part.stream, asked.name, Absence.DELETED_OR_HIDDEN)
-    raise error
+def _refused(part: Part, asked: _Asked, error: SourceError) -> _Found:
+    if error.status in {404, 410}:
+        absence = Absence.DELETED if error.status == 410 else Absence.DELETED_OR_HIDDEN
+        return _Found(gone=[Gone(part.stream, asked.name, absence)])
+    if error.trouble is not Trouble.PERMISSION_DENIED:
+        raise error
+    detail = f"{asked.key or asked.id}: {error.detail}"
+    return _Found(gaps=[Gap(part.stream, part.scope, error.trouble, detail, error.status)])
 
 
 def _path(part: Part) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from shared.connectors._traces import find_stack_trace
+from shared.connectors._traces import find_environment, find_stack_trace
 from shared.domain.issue import StatusCategory, severity_of, status_category
 from shared.domain.stream import (
     Comment,
@@ -22,6 +22,21 @@ from shared.domain.stream import (
 # https://docs.gitlab.com/user/project/labels/#scoped-labels
 _PRIORITY_SCOPES = ("priority", "severity")
 _STATUS_SCOPES = ("status", "workflow", "state")
+# https://docs.gitlab.com/api/iterations/
+_ITERATION_STATES = {1: "future", 2: "active", 3: "closed"}
+# Parts of a project that change with every visit and are no change of it, or are secrets: a runner token registers
+# machines that get the project's variables.
+_NOT_KEPT = {"last_activity_at", "open_issues_count", "runners_token"}
+# Parts of a member that are of the membership: they differ from project to project for the same account.
+_OF_MEMBERSHIP = {
+    "access_level",
+    "created_at",
+    "created_by",
+    "expires_at",
+    "member_role",
+    "membership_state",
+    "override",
+}
 
 
 def parse_issue(raw: Mapping[str, Any]) -> Issue:
@@ -31,6 +46,7 @@ def parse_issue(raw: Mapping[str, Any]) -> Issue:
     priority = next((scoped[name] for name in _PRIORITY_SCOPES if name in scoped), None)
     severity = str(raw.get("severity") or "").lower()
     milestone: dict[str, Any] = raw.get("milestone") or {}
+    iteration: dict[str, Any] = raw.get("iteration") or {}
     times: dict[str, Any] = raw.get("time_stats") or {}
     description = raw.get("description") or None
     status = "closed" if raw["state"] == "closed" else _open_status(scoped)
@@ -51,12 +67,17 @@ def parse_issue(raw: Mapping[str, Any]) -> Issue:
         reporter=name_of(raw.get("author")),
         labels=labels,
         project=project_of(raw),
-        parent=str(raw["epic"]["id"]) if raw.get("epic") else None,
-        sprint=milestone.get("title"),
-        sprint_ids=(str(milestone["id"]),) if milestone else (),
+        parent=_epic(raw.get("epic")),
+        sprint=_iteration_name(iteration) if iteration else milestone.get("title"),
+        sprint_ids=(
+            *((_iteration_id(iteration),) if iteration else ()),
+            *((str(milestone["id"]),) if milestone else ()),
+        ),
+        environment=find_environment(description) if description else None,
         stack_trace=find_stack_trace(description) if description else None,
         url=raw.get("web_url"),
         due_on=raw.get("due_date"),
+        resolution=_resolution(raw),
         story_points=raw.get("weight"),
         estimate_seconds=times.get("time_estimate") or None,
         resolved_at=to_utc(raw.get("closed_at")),
@@ -106,11 +127,27 @@ def parse_milestone(raw: Mapping[str, Any]) -> Sprint:
     )
 
 
+def parse_iteration(raw: Mapping[str, Any]) -> Sprint:
+    """See https://docs.gitlab.com/api/iterations/ for its fields. Its ids are not those of milestones."""
+    state = raw.get("state")
+    return Sprint(
+        external_id=_iteration_id(raw),
+        payload=dict(raw),
+        source_created_at=to_utc(raw.get("created_at")),
+        source_updated_at=to_utc(raw.get("updated_at")),
+        name=_iteration_name(raw),
+        state=_ITERATION_STATES.get(state, str(state)) if state is not None else None,
+        goal=raw.get("description") or None,
+        starts_at=_midnight(raw.get("start_date")),
+        ends_at=_midnight(raw.get("due_date")),
+    )
+
+
 def parse_member(raw: Mapping[str, Any]) -> Person:
     """See https://docs.gitlab.com/api/project_members/ for its fields."""
     return Person(
         external_id=str(raw["id"]),
-        payload={name: value for name, value in raw.items() if name not in {"access_level", "expires_at"}},
+        payload={name: value for name, value in raw.items() if name not in _OF_MEMBERSHIP},
         name=raw.get("name"),
         login=raw.get("username"),
         email=raw.get("public_email") or raw.get("email") or None,
@@ -120,8 +157,7 @@ def parse_member(raw: Mapping[str, Any]) -> Person:
 
 def parse_project(raw: Mapping[str, Any]) -> Project:
     """See https://docs.gitlab.com/api/projects/ for its fields."""
-    # They move with every visit and are no change of the project.
-    still = {name: value for name, value in raw.items() if name not in {"last_activity_at", "open_issues_count"}}
+    still = {name: value for name, value in raw.items() if name not in _NOT_KEPT}
     namespace: dict[str, Any] = raw.get("namespace") or {}
     return Project(
         external_id=str(raw["id"]),
@@ -143,7 +179,7 @@ def parse_merge_request(raw: Mapping[str, Any]) -> PullRequest:
         payload=dict(raw),
         source_created_at=to_utc(raw.get("created_at")),
         source_updated_at=to_utc(raw.get("updated_at")),
-        key=_reference(raw),
+        key=key_of(raw, "!"),
         project=project_of(raw, "!"),
         title=raw["title"],
         description=raw.get("description") or None,
@@ -165,17 +201,17 @@ def seconds_spent(raw: Mapping[str, Any]) -> int:
     return int(times.get("total_time_spent") or 0)
 
 
-def key_of(raw: Mapping[str, Any]) -> str:
-    """`group/project#iid`, as people write it."""
+def key_of(raw: Mapping[str, Any], sign: str = "#") -> str:
+    """`group/project#iid`, as people write it; merge requests have `!`."""
     full = _reference(raw)
-    return full or f"{project_of(raw) or raw.get('project_id')}#{raw['iid']}"
+    return full or f"{project_of(raw, sign) or raw.get('project_id')}{sign}{raw['iid']}"
 
 
 def project_of(raw: Mapping[str, Any], sign: str = "#") -> str | None:
-    """The path of the project a record is in."""
+    """The path of the project a record is in. Before 16.0 its address need not have the `/-/`."""
     if full := _reference(raw):
         return full.rpartition(sign)[0]
-    found = re.match(r"https?://[^/]+/(.+?)/-/", raw.get("web_url") or "")
+    found = re.match(r"https?://[^/]+/(.+?)/(?:-/)?(?:issues|work_items|merge_requests)/\d+", raw.get("web_url") or "")
     return found[1] if found else None
 
 
@@ -187,6 +223,31 @@ def _reference(raw: Mapping[str, Any]) -> str | None:
 def name_of(user: Mapping[str, Any] | None) -> str | None:
     """What a person is called; a removed one is nobody."""
     return (user.get("name") or user.get("username")) if user else None
+
+
+def _iteration_id(iteration: Mapping[str, Any]) -> str:
+    return f"iteration-{iteration['id']}"
+
+
+def _iteration_name(iteration: Mapping[str, Any]) -> str:
+    """Its title, or its dates: those a cadence makes by itself have no title."""
+    return iteration.get("title") or f"{iteration.get('start_date')} - {iteration.get('due_date')}"
+
+
+def _epic(epic: Mapping[str, Any] | None) -> str | None:
+    """`group&iid`, as people write it."""
+    if not epic:
+        return None
+    group = re.search(r"/groups/(.+)/-/epics/\d+", epic.get("url") or "")
+    return f"{group[1]}&{epic['iid']}" if group else str(epic["id"])
+
+
+def _resolution(raw: Mapping[str, Any]) -> str | None:
+    """Why an issue is closed, where GitLab tells: one that was moved is closed, and goes on elsewhere as a new one."""
+    links: dict[str, Any] = raw.get("_links") or {}
+    if raw["state"] == "closed" and raw.get("moved_to_id"):
+        return "moved"
+    return "duplicate" if raw["state"] == "closed" and links.get("closed_as_duplicate_of") else None
 
 
 def _label(label: Any) -> str:

@@ -1,15 +1,25 @@
 """What GitLab's refusals mean, and what its headers say of the limit."""
 
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import httpx
 
-from shared.connectors._http import Refusal
+from shared.connectors._http import Refusal, parse_http_date
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
 
 _BLOCKED = "GitLab, or a firewall before it, refuses this address: ask its administrator for an exception"
+# Refusals of an account as a whole: lib/gitlab/auth/user_access_denied_reason.rb
+_ACCOUNT_REFUSED = (
+    "has been blocked",
+    "has been deactivated",
+    "is pending approval",
+    "was rejected",
+    "is not confirmed",
+    "Terms of Service",
+)
 
 
 def classify(refusal: Refusal) -> SourceError | None:
@@ -23,24 +33,33 @@ def classify(refusal: Refusal) -> SourceError | None:
     match refusal.status:
         case 401 if error == "invalid_token" and ("expired" in description or "revoked" in description):
             return refusal.error(Trouble.AUTH_EXPIRED, f"GitLab says: {description}")
-        case 403 if error == "insufficient_scope":
-            return refusal.error(
-                Trouble.PERMISSION_DENIED,
-                f"The token lacks a scope: {body.get('scope') or description}",
-                hint="Create a token with the scope read_api",
-            )
-        case 403 if not body:
-            return refusal.error(Trouble.PERMISSION_DENIED, "GitLab answered 403 without saying why", hint=_BLOCKED)
+        case 403:
+            return _forbidden(refusal, body)
         case 429:
             return refusal.error(
                 Trouble.RATE_LIMIT,
                 "GitLab's rate limit is reached",
-                retry_at=refusal.retry_after or _reset(refusal.headers),
+                retry_at=refusal.retry_after or _allowed_again(refusal),
             )
         case 502:
             return refusal.error(Trouble.SERVER_ERROR, "GitLab is not responding")
         case _:
             return None
+
+
+def _forbidden(refusal: Refusal, body: dict[str, Any]) -> SourceError | None:
+    """A token without the scope, an account that is refused as a whole, or an address."""
+    said = str(body.get("message", ""))
+    if str(body.get("error", "")).startswith("insufficient_"):
+        lacking = body.get("scope") or body.get("error_description") or "it does not say which"
+        hint = "Create a token with the scope read_api"
+        return refusal.error(Trouble.PERMISSION_DENIED, f"The token lacks a scope: {lacking}", hint=hint)
+    if any(reason in said for reason in _ACCOUNT_REFUSED):
+        hint = "Have an administrator restore the account, or use the token of another"
+        return refusal.error(Trouble.AUTH_INVALID, f"GitLab refuses the account: {said}", hint=hint)
+    if not body:
+        return refusal.error(Trouble.PERMISSION_DENIED, "GitLab answered 403 without saying why", hint=_BLOCKED)
+    return None
 
 
 def read_quota(headers: httpx.Headers) -> Quota | None:
@@ -58,9 +77,18 @@ def read_quota(headers: httpx.Headers) -> Quota | None:
     )
 
 
+def _allowed_again(refusal: Refusal) -> datetime | None:
+    """When the limit is reset, by our clock: GitLab names it by its own, which the Date header tells."""
+    reset = _reset(refusal.headers)
+    told_at = parse_http_date(refusal.headers.get("date")) or refusal.now
+    return refusal.now + max(reset - told_at, timedelta(seconds=1)) if reset else None
+
+
 def _reset(headers: httpx.Headers) -> datetime | None:
     seconds = _number(headers.get("ratelimit-reset"))
-    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+    return None
 
 
 def _number(text: str | None) -> int | None:

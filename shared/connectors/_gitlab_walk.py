@@ -1,7 +1,7 @@
 """Walks over GitLab's lists that miss nothing while the lists change.
 
 Since 18.3 project issues have keyset pages: the order is that of creation, a page begins behind a row, and nothing can
-slide. Other lists, and older servers, have offsets only: there every page asks again from the last time of change seen.
+slide. Other lists, and older servers, have offsets only: there every page asks again from the last time seen.
 https://docs.gitlab.com/api/rest/#pagination
 """
 
@@ -74,28 +74,41 @@ async def changed_page(
 ) -> Step:
     """A page of all rows changed at or after a time, oldest change first, asked anew from the last time seen.
 
-    Only where one instant fills a page are there offsets, in order of creation: what is edited there stays in the list,
-    and the rest of the list is read that way to its end.
+    Where one instant fills a page, the rest of the list is read in order of creation, in which edited rows stay where
+    they are; there too a page begins at a time, not at a number, so that deletions hide nothing.
     """
     at: Position = position or {"after": filters.get("updated_after")}
-    if "url" in at:
-        answer = await get(at["url"], None)
-        link = answer.link("next")
-        return Step(rows_of(answer), answer, {"url": link} if link else None)
-    base = {name: value for name, value in filters.items() if name != "updated_after"}
-    after = {"updated_after": at["after"]} if at["after"] else {}
-    order = "created_at" if at.get("full") else "updated_at"
-    answer = await get(path, {**base, **after, "order_by": order, "sort": "asc", "per_page": most or PAGE_SIZE})
+    if "born" in at:
+        return await _born_page(get, path, filters, at, most)
+    answer = await get(path, _query(filters, at, "updated_at", most))
+    rows = rows_of(answer)
+    if answer.link("next") is None:
+        return Step(rows, answer, None)
+    last = max((str(row["updated_at"]) for row in rows), default=None)
+    if last is not None and (at["after"] is None or _time(last) > _time(at["after"])):
+        return Step(rows, answer, {"after": last})
+    return Step(rows, answer, {"after": at["after"], "born": filters.get("created_after")})
+
+
+async def _born_page(get: Get, path: str, filters: Mapping[str, Any], at: Position, most: int | None) -> Step:
+    """A page in order of creation; numbered pages are followed only through an instant that fills one."""
+    born = {**filters, "created_after": at["born"]} if at["born"] else filters
+    asked = (at["url"], None) if "url" in at else (path, _query(born, at, "created_at", most))
+    answer = await get(*asked)
     rows = rows_of(answer)
     link = answer.link("next")
     if link is None:
         return Step(rows, answer, None)
-    if at.get("full"):
-        return Step(rows, answer, {"url": link})
-    last = max((str(row["updated_at"]) for row in rows), default=None)
-    if last is not None and (at["after"] is None or _time(last) > _time(at["after"])):
-        return Step(rows, answer, {"after": last})
-    return Step(rows, answer, {"after": at["after"], "full": 1})
+    last = max((str(row["created_at"]) for row in rows), default=None)
+    if last is not None and (at["born"] is None or _time(last) > _time(at["born"])):
+        return Step(rows, answer, {"after": at["after"], "born": last})
+    return Step(rows, answer, {"after": at["after"], "born": at["born"], "url": link})
+
+
+def _query(filters: Mapping[str, Any], at: Position, order: str, most: int | None) -> dict[str, Any]:
+    rest = {name: value for name, value in filters.items() if name != "updated_after"}
+    after = {"updated_after": at["after"]} if at["after"] else {}
+    return {**rest, **after, "order_by": order, "sort": "asc", "per_page": most or PAGE_SIZE}
 
 
 async def every_row(get: Get, path: str, params: Mapping[str, Any]) -> tuple[Rows, bool]:

@@ -118,6 +118,20 @@ def start_tally() -> Tally:
     return tally
 
 
+async def together[T](calls: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of calls made side by side, in order; after the first failure the others are called off."""
+
+    async def result(call: Awaitable[T]) -> T:
+        return await call
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(result(call)) for call in calls]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
 class TrackerHTTP:
     """Requests to one tracker on behalf of one connection."""
 

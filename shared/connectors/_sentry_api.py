@@ -3,9 +3,8 @@
 https://docs.sentry.io/api/ lists the resources; answers to trouble are those of getsentry/sentry, src/sentry/api.
 """
 
-import asyncio
 import re
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -163,16 +162,6 @@ def missing_rights(granted: Sequence[str]) -> list[str]:
 
 
 _READING = {"read", "write", "admin"}
-
-
-async def together[T](calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of calls made side by side; when one fails the others are called off."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def to_object(answer: Answer) -> dict[str, Any]:

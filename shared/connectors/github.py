@@ -17,9 +17,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, StringConstr
 
 from shared.connectors import _github_records as records
 from shared.connectors._github_access import Installation
-from shared.connectors._github_api import REFUSED, GitHubAPI, together
+from shared.connectors._github_api import REFUSED, GitHubAPI
 from shared.connectors._github_parts import Choices, fetch_page
 from shared.connectors._github_walk import every_row
+from shared.connectors._http import together
 from shared.connectors._protocol import (
     Choice,
     ConnectorCredentials,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import httpx
 from pydantic import Field, SecretStr
 
+from shared.connectors._http import together
 from shared.connectors._protocol import (
     EVERYTHING,
     Absence,
@@ -40,7 +41,6 @@ from shared.connectors._sentry_api import (
     missing_rights,
     to_object,
     to_objects,
-    together,
 )
 from shared.connectors._sentry_records import (
     PARTIAL_PAYLOAD_KEY,

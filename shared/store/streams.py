@@ -316,7 +316,10 @@ def _difference(stream: Stream) -> sql.Composed:
                   left join {table} t on t.import_source = %(source)s and t.external_id = mine.external_id
                  where (t.external_id is null or t.deleted_at is not null
                         or t.source_updated_at <> mine.source_updated_at)
-                   and coalesce(mine.source_updated_at < %(cursor)s, true)) as missed
+                   and coalesce(mine.source_updated_at < %(cursor)s, true)
+                   and not exists (select from rejections
+                                    where rejections.job_id = %(job_id)s and state = 'open'
+                                      and rejections.external_id = mine.external_id)) as missed
         """
     ).format(table=sql.Identifier(TABLES[stream]), key=sql.SQL("key" if keyed else "null::text"))
 
@@ -334,7 +337,7 @@ async def compare_seen(
     """Compare what a job saw of a scope with the table.
 
     Absent is what nobody saw in any scope of the job, and no reading since `began` brought. Missed is what the source
-    shows with a time of change before `cursor`, up to which everything should be known.
+    shows with a time of change before `cursor`, up to which everything should be known; what was rejected is known.
     """
     found = await connection.execute(
         _difference(stream),

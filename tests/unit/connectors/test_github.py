@@ -404,6 +404,26 @@ class TestKeys:
 
         assert refused.value.trouble is Trouble.BAD_REQUEST
 
+    async def test_repository_that_is_hidden_now_is_not_its_issues_deleted(self, github: Connection) -> None:
+        issue = github.world.all_current("HARBOR")[0]
+        github.tracker.refuse[f"/repositories/{github.scope()}"] = "hidden"
+
+        with pytest.raises(SourceError) as refused:
+            await github.keys(issues=[{"id": str(issue.id), "key": f"tidewater/harbor#{issue.number}"}])
+
+        assert refused.value.trouble is Trouble.NOT_FOUND
+
+    async def test_refused_issue_is_a_gap_beside_the_others(self, github: Connection) -> None:
+        first, second = github.world.all_current("HARBOR")[:2]
+        github.tracker.refuse[f"/issues/{first.number}"] = "sso"
+        asked = [{"id": str(each.id), "key": f"tidewater/harbor#{each.number}"} for each in (first, second)]
+
+        page = await github.keys(issues=[asked[1], asked[0], {"id": "7", "key": None}])
+
+        assert second.id in {sent.raw["id"] for sent in page.records}
+        assert [gap.trouble for gap in page.gaps] == [Trouble.PERMISSION_DENIED, Trouble.BAD_REQUEST]
+        assert page.gone == []
+
     async def test_limit_during_reading_is_not_an_absence(self, github: Connection) -> None:
         github.tracker.refuse["/issues/"] = "secondary"
 

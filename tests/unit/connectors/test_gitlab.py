@@ -1,9 +1,9 @@
-"""GitLab: its records in our words, its refusals, and walks over a simulated GitLab that changes while it is read."""
+"""GitLab: its refusals, who a token is, and walks over a simulated GitLab that changes while it is read."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,17 @@ import pytest
 
 from local.trackers.gitlab import GitLabTracker
 from local.trackers.service import Call, Fault
-from local.trackers.world import World, seeded
-from shared.connectors._protocol import Absence, Page, Part, PartKind, Sent
+from local.trackers.world import START, World, seeded
+from shared.connectors._protocol import Absence, Page, Part, PartKind
 from shared.connectors.gitlab import GitLabConnector, GitLabCredentials, GitLabSettings
 from shared.domain.errors import SourceError, Trouble
-from shared.domain.issue import Severity, StatusCategory
-from shared.domain.stream import Comment, HistoryEntry, Issue, Stream
+from shared.domain.stream import Sprint, Stream
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "gitlab"
 
 
-def load(name: str) -> dict[str, Any]:
-    return json.loads((FIXTURES / f"{name}.json").read_text())
-
-
 def connector_for(client: httpx.AsyncClient, url: str, **settings: Any) -> GitLabConnector:
-    credentials = GitLabCredentials(token="glpat-valid")
+    credentials = GitLabCredentials(token="glpat-valid", kind=settings.pop("kind", "access_token"))
     return GitLabConnector(client, url, GitLabSettings(**{"concurrency": 8, **settings}), credentials)
 
 
@@ -57,10 +52,6 @@ def shown(pages: Sequence[Page], stream: Stream = Stream.ISSUES) -> set[int]:
     return {sent.raw["id"] for page in pages for sent in page.records if sent.stream is stream}
 
 
-def normalized(stream: Stream, raw: dict[str, Any], **context: Any) -> Any:
-    return connector_for(httpx.AsyncClient(), "https://gitlab.example").normalize(Sent(stream, raw, "5120", context))
-
-
 @pytest.fixture
 def world() -> World:
     made = World(note_throttle=timedelta(seconds=60))
@@ -69,142 +60,75 @@ def world() -> World:
     return made
 
 
-# Records
-
-
-def test_an_issue_in_our_words() -> None:
-    issue = normalized(Stream.ISSUES, load("issue"))
-
-    assert isinstance(issue, Issue)
-    assert (issue.external_id, issue.key, issue.project) == (
-        "84213077",
-        "tidewater/quay/harbor#412",
-        "tidewater/quay/harbor",
-    )
-    assert (issue.status, issue.status_category) == ("in review", StatusCategory.IN_PROGRESS)
-    assert (issue.priority, issue.severity) == ("high", Severity.HIGH)
-    assert (issue.assignee, issue.reporter) == ("Rae Ellison", None)
-    assert (issue.sprint, issue.sprint_ids, issue.parent) == ("Spring tide", ("991",), "55")
-    assert (issue.due_on, issue.story_points, issue.estimate_seconds) == (date(2025, 3, 20), 3, 7_200)
-    assert issue.stack_trace is not None
-    assert "SlipError" in issue.stack_trace
-    assert issue.source_updated_at == datetime(2025, 3, 2, 17, 45, 0, 120_000, tzinfo=UTC)
-    assert issue.payload == load("issue")
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        pytest.param({"labels": [], "state": "closed"}, ("closed", StatusCategory.DONE), id="closed"),
-        pytest.param({"labels": []}, ("opened", StatusCategory.OPEN), id="open"),
-        pytest.param(
-            {"labels": ["status::done"]}, ("done", StatusCategory.IN_PROGRESS), id="open with a label that says done"
-        ),
-        pytest.param(
-            {"labels": [{"name": "workflow::blocked"}]},
-            ("blocked", StatusCategory.IN_PROGRESS),
-            id="label with details",
-        ),
-    ],
-)
-def test_the_status_of_an_issue(changes: dict[str, Any], expected: tuple[str, StatusCategory]) -> None:
-    issue = normalized(Stream.ISSUES, {**load("issue"), **changes})
-
-    assert (issue.status, issue.status_category) == expected
-
-
-@pytest.mark.parametrize("field", ["milestone", "time_stats", "epic", "description", "weight", "labels", "assignees"])
-def test_what_is_null_breaks_nothing(field: str) -> None:
-    changes = {field: None, **({"assignee": None} if field == "assignees" else {})}
-
-    assert normalized(Stream.ISSUES, {**load("issue"), **changes}).title
-
-
-@pytest.mark.parametrize("broken", [{"title": None}, {"title": ""}, {"updated_at": "yesterday"}, {"labels": 7}])
-def test_what_makes_no_sense_is_refused(broken: dict[str, Any]) -> None:
-    with pytest.raises(ValueError):
-        normalized(Stream.ISSUES, {**load("issue"), **broken})
-
-
-def test_people_write_comments_and_gitlab_writes_history() -> None:
-    note = {
-        "id": 5,
-        "body": "Look",
-        "author": None,
-        "created_at": "2025-03-02T17:45:00.120Z",
-        "updated_at": "2025-03-02T17:45:00.120Z",
-    }
-
-    comment = normalized(Stream.COMMENTS, {**note, "system": False, "internal": True}, issue_id="9")
-    change = normalized(Stream.HISTORY, {**note, "system": True}, issue_id="9")
-
-    assert isinstance(comment, Comment)
-    assert (comment.issue_id, comment.body, comment.internal, comment.author) == ("9", "Look", True, None)
-    assert isinstance(change, HistoryEntry)
-    assert change.changes == {"note": {"from": None, "to": "Look"}}
-
-
 # Refusals
 
+ERRORS: list[dict[str, Any]] = json.loads((FIXTURES / "errors.json").read_text())
 
-@pytest.mark.parametrize(
-    ("fault", "trouble"),
-    [
-        pytest.param(
-            Fault("status", status=401, body='{"message": "401 Unauthorized"}'), Trouble.AUTH_INVALID, id="401"
-        ),
-        pytest.param(
-            Fault("status", status=401, body='{"error": "invalid_token", "error_description": "Token is expired."}'),
-            Trouble.AUTH_EXPIRED,
-            id="expired",
-        ),
-        pytest.param(
-            Fault("status", status=401, body='{"error": "invalid_token", "error_description": "Token was revoked."}'),
-            Trouble.AUTH_EXPIRED,
-            id="revoked",
-        ),
-        pytest.param(
-            Fault("status", status=403, body='{"error": "insufficient_scope", "scope": "api"}'),
-            Trouble.PERMISSION_DENIED,
-            id="scope",
-        ),
-        pytest.param(Fault("status", status=403, body="Forbidden"), Trouble.PERMISSION_DENIED, id="blocked address"),
-        pytest.param(Fault("status", status=402, body="{}"), Trouble.SUSPENDED_PAYMENT, id="402"),
-        pytest.param(
-            Fault("status", status=404, body='{"message": "404 Project Not Found"}'), Trouble.NOT_FOUND, id="404"
-        ),
-        pytest.param(Fault("status", status=400, body='{"error": "sort is invalid"}'), Trouble.BAD_REQUEST, id="400"),
-        pytest.param(
-            Fault("status", status=422, body='{"message": {"title": ["can\'t be blank"]}}'),
-            Trouble.BAD_REQUEST,
-            id="message object",
-        ),
-        pytest.param(Fault("status", status=410, body="{}"), Trouble.SCHEMA_CHANGED, id="410"),
-        pytest.param(Fault("limited", seconds=30), Trouble.RATE_LIMIT, id="429"),
-        pytest.param(Fault("status", status=500, body="{}", times=9), Trouble.SERVER_ERROR, id="500"),
-        pytest.param(Fault("maintenance", times=9), Trouble.SERVER_ERROR, id="502 page"),
-        pytest.param(
-            Fault("status", status=503, body="<html>", headers={"Content-Type": "text/html"}, times=9),
-            Trouble.MAINTENANCE,
-            id="503 page",
-        ),
-        pytest.param(Fault("reset", times=9), Trouble.NETWORK_GLITCH, id="reset"),
-        pytest.param(Fault("truncated", times=9), Trouble.PAYLOAD_INVALID, id="truncated"),
-    ],
-)
-async def test_every_refusal_has_its_class(world: World, fault: Fault, trouble: Trouble) -> None:
+
+@pytest.mark.parametrize("told", ERRORS, ids=[each["case"] for each in ERRORS])
+async def test_every_refusal_has_its_class(world: World, told: dict[str, Any]) -> None:
     world.create("HARBOR")
     async with connected(world) as (tracker, connector):
+        body, kind = told.get("text"), "text/plain"
+        if body is None:
+            body, kind = json.dumps(told["body"]), "application/json"
+        elif body.startswith("<"):
+            kind = "text/html"
+        fault = Fault("status", status=told["status"], body=body, headers={"Content-Type": kind}, times=9)
         tracker.faults.append(fault)
 
         with pytest.raises(SourceError) as refused:
             await connector.fetch(issues_of(world), None)
 
-    assert refused.value.trouble is trouble
+    assert refused.value.trouble == told["trouble"]
+    assert told.get("says", "") in refused.value.detail
+    assert told.get("hint", "") in refused.value.hint
     assert refused.value.hint
-    if trouble is Trouble.RATE_LIMIT:
+
+
+@pytest.mark.parametrize(
+    ("fault", "trouble"),
+    [
+        pytest.param(Fault("reset", times=9), Trouble.NETWORK_GLITCH, id="reset"),
+        pytest.param(Fault("truncated", times=9), Trouble.PAYLOAD_INVALID, id="truncated"),
+        pytest.param(Fault("maintenance", times=9), Trouble.SERVER_ERROR, id="502 page"),
+    ],
+)
+async def test_a_failure_that_stays_has_its_class(world: World, fault: Fault, trouble: Trouble) -> None:
+    async with connected(world) as (tracker, connector):
+        tracker.faults.append(fault)
+
+        with pytest.raises(SourceError) as failed:
+            await connector.fetch(issues_of(world), None)
+
+    assert failed.value.trouble is trouble
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param({"Retry-After": "30", "RateLimit-Reset": "1"}, 30, id="Retry-After"),
+        pytest.param({"RateLimit-Reset": str(int(START.timestamp()) + 45)}, 45, id="reset by GitLab's clock"),
+        pytest.param({"RateLimit-Reset": str(int(START.timestamp()) - 45)}, 1, id="reset is past"),
+        pytest.param({"RateLimit-Reset": "9" * 30}, None, id="reset makes no sense"),
+        pytest.param({}, None, id="self-managed without headers"),
+    ],
+)
+async def test_a_limit_says_when_to_go_on(world: World, headers: dict[str, str], seconds: int | None) -> None:
+    plain = {"Content-Type": "text/plain", **headers}
+    async with connected(world) as (tracker, connector):
+        tracker.tells_quota = False
+        tracker.faults.append(Fault("status", status=429, body="Retry later\n", headers=plain))
+
+        with pytest.raises(SourceError) as refused:
+            await connector.fetch(issues_of(world), None)
+
+    assert refused.value.trouble is Trouble.RATE_LIMIT
+    if seconds is None:
+        assert refused.value.retry_at is None
+    else:
         assert refused.value.retry_at is not None
-        assert timedelta(seconds=20) < refused.value.retry_at - datetime.now(UTC) < timedelta(seconds=40)
+        assert abs((refused.value.retry_at - datetime.now(UTC)).total_seconds() - seconds) < 5
 
 
 async def test_the_limit_is_read_from_its_headers(world: World) -> None:
@@ -258,6 +182,28 @@ def delete(world: World) -> None:
 
 def create(world: World) -> None:
     world.create("HARBOR")
+
+
+async def test_an_instant_that_fills_pages_hides_nothing_from_a_walk_by_offsets(world: World) -> None:
+    """After a bulk change hundreds of rows share one time; deletions then move those behind them."""
+    for _ in range(650):
+        world.advance(1)
+        world.create("HARBOR")
+    for issue in world.all_current("HARBOR"):
+        world.edit(issue.id, title="Touched by a script")
+    async with connected(world, streams=["issues"]) as (tracker, connector):
+        tracker.keyset = False
+
+        def meddle(call: Call) -> None:
+            if "order_by=created_at" in call.query:
+                for issue in world.all_current("HARBOR")[:3]:
+                    world.delete(issue.id)
+
+        tracker.before_request = meddle
+        pages = await walk(connector, issues_of(world, since=world.now - timedelta(minutes=1)))
+
+    assert {issue.id for issue in world.all_current("HARBOR")} <= shown(pages)
+    assert len(world.all_current("HARBOR")) < 640
 
 
 @MODES
@@ -384,14 +330,242 @@ async def test_a_moved_project_is_found_under_its_former_path(world: World) -> N
     assert ([scope.name for scope in scopes], gaps) == (["tidewater/harbor"], [])
 
 
+async def test_known_issues_are_asked_for_by_the_number_of_their_project(world: World) -> None:
+    """Paths change hands: under the old one there may be another project by now."""
+    issue, other = world.create("HARBOR"), world.create("PETREL")
+    asked = [{"id": str(issue.id), "key": f"tidewater/petrel#{issue.number}"}]
+    query = {"issues": asked, "ids": [str(issue.id)], "keys": []}
+    async with connected(world) as (_, connector):
+        page = await connector.fetch(issues_of(world, kind=PartKind.KEYS, query=query), None)
+        by_path = await connector.fetch(issues_of(world, kind=PartKind.KEYS, query=query, scope="*"), None)
+
+    assert (shown([page]), page.gone) == ({issue.id}, [])
+    assert shown([by_path]) == set(), f"{other.id} is not what was asked for"
+    assert [gone.external_id for gone in by_path.gone] == [str(issue.id)]
+
+
+@pytest.mark.parametrize("fault", [(404, Trouble.NOT_FOUND), (403, Trouble.PERMISSION_DENIED)])
+async def test_a_project_that_is_hidden_now_says_nothing_of_its_issues(
+    world: World, fault: tuple[int, Trouble]
+) -> None:
+    hidden, there = world.create("HARBOR"), world.create("PETREL")
+    asked = [{"id": str(each.id), "key": f"tidewater/{each.project.lower()}#{each.number}"} for each in (hidden, there)]
+    status, trouble = fault
+    async with connected(world) as (tracker, connector):
+        body = json.dumps({"message": f"{status} Project Not Found"})
+        tracker.faults.append(Fault("status", status=status, body=body, path="harbor"))
+        part = issues_of(world, kind=PartKind.KEYS, scope="*", query={"issues": asked})
+        page = await connector.fetch(part, None)
+
+    assert (shown([page]), page.gone) == ({there.id}, [])
+    assert [(gap.scope, gap.trouble, gap.status) for gap in page.gaps] == [("tidewater/harbor", trouble, status)]
+
+
+@pytest.mark.parametrize("key", ["HARBOR-1", "tidewater/harbor", "#1", "tidewater/harbor#one", "tidewater/harbor!1"])
+async def test_what_is_no_key_is_told_and_not_asked_for(world: World, key: str) -> None:
+    async with connected(world) as (tracker, connector):
+        with pytest.raises(SourceError) as refused:
+            await connector.fetch(issues_of(world, kind=PartKind.KEYS, scope="*", query={"keys": [key]}), None)
+
+        assert tracker.count() == 0
+
+    assert refused.value.trouble is Trouble.BAD_REQUEST
+    assert "group/project#12" in refused.value.hint
+
+
+async def test_an_issue_known_by_its_id_alone_is_a_gap_beside_the_others(world: World) -> None:
+    """The store has no key for a record that was rejected."""
+    there = world.create("HARBOR")
+    asked = [{"id": "7", "key": None}, {"id": str(there.id), "key": f"tidewater/harbor#{there.number}"}]
+    async with connected(world) as (_, connector):
+        page = await connector.fetch(issues_of(world, kind=PartKind.KEYS, query={"issues": asked}), None)
+
+    assert (shown([page]), page.gone) == ({there.id}, [])
+    assert [gap.trouble for gap in page.gaps] == [Trouble.BAD_REQUEST]
+
+
+async def test_merge_requests_are_read_by_key() -> None:
+    world = seeded(40, projects=("HARBOR",))
+    async with connected(world) as (tracker, connector):
+        wanted = tracker.merge_requests[1]
+        query = {"keys": [f"tidewater/harbor!{wanted.iid}", "tidewater/harbor!999"]}
+        part = issues_of(world, stream=Stream.PULL_REQUESTS, kind=PartKind.KEYS, scope="*", query=query)
+        page = await connector.fetch(part, None)
+
+    assert shown([page], Stream.PULL_REQUESTS) == {wanted.id}
+    assert [gone.external_id for gone in page.gone] == ["tidewater/harbor!999"]
+
+
+async def test_the_census_of_merge_requests_shows_which_are_left() -> None:
+    world = seeded(40, projects=("HARBOR",))
+    async with connected(world) as (tracker, connector):
+        part = issues_of(world, stream=Stream.PULL_REQUESTS, kind=PartKind.CENSUS)
+        (before,) = await walk(connector, part)
+        gone = tracker.merge_requests.pop()
+        (after,) = await walk(connector, part)
+
+    assert {each for each, _ in before.seen} - {each for each, _ in after.seen} == {str(gone.id)}
+
+
+async def test_history_that_is_asked_for_by_name_comes_for_silent_issues_too(world: World) -> None:
+    silent = world.create("HARBOR")
+    world.edit(silent.id, title="Renamed")
+    async with connected(world, streams=["issues", "history"]) as (_, named):
+        (whole,) = await walk(named, issues_of(world))
+    async with connected(world) as (tracker, all_streams):
+        (few,) = await walk(all_streams, issues_of(world))
+
+        assert tracker.count("/notes") == 0
+
+    assert len(shown([whole], Stream.HISTORY)) == 1
+    assert Stream.COMMENTS not in {each.stream for each in whole.complete}, "comments are not wanted there"
+    assert shown([few], Stream.HISTORY) == set()
+
+
+async def test_a_refusal_while_notes_are_read_calls_the_others_off(world: World) -> None:
+    for _ in range(60):
+        world.comment(world.create("HARBOR").id)
+    async with connected(world, concurrency=2) as (tracker, connector):
+        tracker.faults.append(Fault("limited", seconds=30, path="/notes"))
+
+        with pytest.raises(SourceError) as refused:
+            await connector.fetch(issues_of(world), None)
+
+        assert tracker.count("/notes") < 10
+
+    assert refused.value.trouble is Trouble.RATE_LIMIT
+
+
+# Sprints
+
+
+def group_milestone() -> dict[str, Any]:
+    return json.loads((FIXTURES / "milestone.json").read_text())
+
+
+def iteration() -> dict[str, Any]:
+    return json.loads((FIXTURES / "iteration.json").read_text())
+
+
+async def sprints_of(connector: GitLabConnector, world: World) -> tuple[Page, dict[str, Sprint]]:
+    (page,) = await walk(connector, issues_of(world, stream=Stream.SPRINTS, kind=PartKind.SNAPSHOT))
+    found = [connector.normalize(sent) for sent in page.records]
+    return page, {each.external_id: each for each in found if isinstance(each, Sprint)}
+
+
+async def test_sprints_are_milestones_of_project_and_group_and_iterations(world: World) -> None:
+    own = world.add_sprint("HARBOR", "Ebb")
+    async with connected(world) as (tracker, connector):
+        tracker.group_milestones = [group_milestone()]
+        tracker.iterations = [iteration()]
+        page, sprints = await sprints_of(connector, world)
+
+    assert set(sprints) == {str(own.id), "6021", "iteration-6021"}, "milestones and iterations count by themselves"
+    assert (sprints["6021"].name, sprints["iteration-6021"].name) == ("High water", "2025-05-05 - 2025-05-18")
+    assert (sprints["iteration-6021"].state, page.gaps) == ("active", [])
+
+
+async def test_a_gitlab_without_iterations_has_milestones_and_no_gap(world: World) -> None:
+    own = world.add_sprint("HARBOR", "Ebb")
+    async with connected(world) as (_, connector):
+        page, sprints = await sprints_of(connector, world)
+        probe = await connector.check()
+
+    assert (set(sprints), page.gaps) == ({str(own.id)}, [])
+    assert any("no iterations" in warning for warning in probe.warnings)
+
+
+async def test_refused_milestones_are_no_empty_list(world: World) -> None:
+    async with connected(world) as (tracker, connector):
+        tracker.faults.append(Fault("status", status=403, body='{"message": "403 Forbidden"}', path="/milestones"))
+
+        with pytest.raises(SourceError) as refused:
+            await sprints_of(connector, world)
+
+    assert refused.value.trouble is Trouble.PERMISSION_DENIED
+
+
+# Who the token is
+
+
 async def test_the_check_tells_who_and_what(world: World) -> None:
-    async with connected(seeded(30, projects=("HARBOR", "PETREL"))) as (_, connector):
+    async with connected(seeded(30, projects=("HARBOR", "PETREL"))) as (tracker, connector):
+        tracker.iterations = []
         probe = await connector.check()
 
     assert (probe.account, probe.deployment) == ("noor", "GitLab 18.5.1-ee")
-    assert (list(probe.granted), list(probe.missing)) == (["read_api"], [])
+    assert (list(probe.granted), list(probe.missing), probe.warnings) == (["read_api"], [], [])
     assert sum(probe.counts.values()) == 30
-    assert probe.expires_at == datetime(2027, 1, 31, tzinfo=UTC)
+    assert (probe.expires_at, probe.server_time) == (datetime(2027, 1, 31, tzinfo=UTC), START)
+    assert probe.quota is not None
+
+
+async def test_an_oauth_token_is_sent_as_such_and_tells_its_end(world: World) -> None:
+    async with connected(world, kind="oauth") as (tracker, connector):
+        tracker.oauth = True
+        tracker.scopes = ["api"]
+        probe = await connector.check()
+
+    assert (list(probe.granted), probe.expires_at) == (["api"], START + timedelta(hours=2))
+    assert "This token may write as well; one with read_api is enough" in probe.warnings
+
+
+async def test_a_token_without_the_scope_is_refused_with_its_name(world: World) -> None:
+    async with connected(world) as (tracker, connector):
+        tracker.scopes = ["read_repository"]
+
+        with pytest.raises(SourceError) as refused:
+            await connector.check()
+
+    assert refused.value.trouble is Trouble.PERMISSION_DENIED
+    assert "read_api" in refused.value.hint
+
+
+async def test_a_role_that_hides_confidential_issues_is_told(world: World) -> None:
+    async with connected(world) as (tracker, connector):
+        tracker.role = 10
+        probe = await connector.check()
+
+    assert probe.missing == ["role Reporter (for confidential issues) in tidewater/harbor, tidewater/petrel"]
+
+
+async def test_a_project_whose_issues_are_refused_does_not_fail_the_check(world: World) -> None:
+    world.create("PETREL")
+    async with connected(world) as (tracker, connector):
+        body = '{"message": "403 Forbidden"}'
+        tracker.faults.append(Fault("status", status=403, body=body, path=f"/{world.projects['HARBOR'].id}/issues"))
+        probe = await connector.check()
+
+    assert dict(probe.counts) == {str(world.projects["PETREL"].id): 1}
+
+
+async def test_issues_that_are_too_many_to_be_counted_are_estimated(world: World) -> None:
+    for _ in range(12):
+        world.create("HARBOR")
+    async with connected(world) as (tracker, connector):
+        tracker.count_cap = 10
+        probe = await connector.check()
+
+    assert probe.counts[str(world.projects["HARBOR"].id)] == 12
+
+
+async def test_groups_bring_all_their_projects(world: World) -> None:
+    async with connected(world, groups=["tidewater", "nobody"], projects=["tidewater/harbor"]) as (_, connector):
+        scopes, gaps = await connector.scopes()
+
+    assert [scope.name for scope in scopes] == ["tidewater/harbor", "tidewater/petrel"]
+    assert [(gap.scope, gap.trouble) for gap in gaps] == [("nobody", Trouble.NOT_FOUND)]
+
+
+async def test_there_are_projects_and_people_to_choose_from(world: World) -> None:
+    async with connected(world) as (_, connector):
+        projects = await connector.discover("projects")
+        people = await connector.discover("users")
+
+        assert await connector.discover("boards") == []
+
+    assert [choice.id for choice in projects] == ["tidewater/harbor", "tidewater/petrel"]
+    assert "iva" in {choice.id for choice in people}
 
 
 @pytest.mark.parametrize("stream", [Stream.PULL_REQUESTS, Stream.SPRINTS, Stream.USERS, Stream.PROJECTS])

@@ -1,0 +1,143 @@
+"""Requests to GitLab on behalf of one connection: who the token is, and the projects it may read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import SecretStr
+
+from shared.connectors._gitlab_refusals import classify, read_quota
+from shared.connectors._gitlab_walk import Rows, every_row
+from shared.connectors._http import Answer, Headers, TrackerHTTP
+from shared.connectors._protocol import Gap
+from shared.domain.errors import SourceError, Trouble
+from shared.domain.stream import Stream
+
+REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND})
+
+
+class TokenKind(StrEnum):
+    """How a token is sent."""
+
+    ACCESS_TOKEN = "access_token"  # noqa: S105 - a kind, not a secret
+    OAUTH = "oauth"
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What GitLab says of the token itself; nothing where it does not say."""
+
+    scopes: Sequence[str] = ()
+    expires_at: datetime | None = None
+
+
+class GitLabAPI:
+    """GitLab as a token may see it."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        *,
+        token: SecretStr,
+        kind: TokenKind,
+        projects: Sequence[str],
+        groups: Sequence[str],
+        concurrency: int,
+    ) -> None:
+        self._token = token
+        self._kind = kind
+        self._named = projects
+        self._groups = groups
+        self._root = base_url.strip().rstrip("/").removesuffix("/api/v4")
+        self.http = TrackerHTTP(
+            client,
+            base_url=f"{self._root}/api/v4",
+            authorize=self._authorize,
+            classify=classify,
+            read_quota=read_quota,
+            concurrency=concurrency,
+        )
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """GET a path of the API, or a next link."""
+        return await self.http.get(path, params)
+
+    async def version(self) -> Answer:
+        """The cheapest call that needs a valid token."""
+        return await self.get("version")
+
+    async def token_facts(self) -> TokenFacts:
+        """The token's scopes and its end. Each kind has a page of its own, and GitLab answers 400 to the other kind.
+
+        https://docs.gitlab.com/api/personal_access_tokens/#self-inform
+        https://docs.gitlab.com/api/oauth2/#retrieve-the-token-information
+        """
+        oauth = self._kind is TokenKind.OAUTH
+        try:
+            answer = await self.get(f"{self._root}/oauth/token/info" if oauth else "personal_access_tokens/self")
+        except SourceError as error:
+            # Servers before 15.5 know no such page for access tokens.
+            if error.trouble not in REFUSED | {Trouble.AUTH_INVALID, Trouble.BAD_REQUEST}:
+                raise
+            return TokenFacts()
+        if oauth:
+            seconds: int | None = answer.data.get("expires_in")
+            begun = answer.server_time or answer.read_at
+            return TokenFacts(answer.data.get("scope") or (), begun + timedelta(seconds=seconds) if seconds else None)
+        day: str | None = answer.data.get("expires_at")
+        return TokenFacts(
+            answer.data.get("scopes") or (), datetime.fromisoformat(f"{day}T00:00:00+00:00") if day else None
+        )
+
+    async def projects(self) -> tuple[Rows, list[Gap]]:
+        """The projects the settings name, each once, and those that cannot be read."""
+        if not self._named and not self._groups:
+            return await self.member_projects(), []
+        found: dict[int, dict[str, Any]] = {}
+        gaps: list[Gap] = []
+        for name in self._named:
+            try:
+                raw = await self._project(name)
+                found[raw["id"]] = raw
+            except SourceError as error:
+                gaps.append(gap_of(Stream.PROJECTS, name, error))
+        for name in self._groups:
+            params = {"include_subgroups": "true", "order_by": "id", "sort": "asc"}
+            try:
+                rows, _ = await every_row(self.get, f"groups/{quote(name, safe='')}/projects", params)
+                found |= {raw["id"]: raw for raw in rows}
+            except SourceError as error:
+                gaps.append(gap_of(Stream.PROJECTS, name, error))
+        return list(found.values()), gaps
+
+    async def project_id(self, path: str) -> str:
+        """The number of a project called so, now or formerly."""
+        return str((await self._project(path))["id"])
+
+    async def member_projects(self) -> Rows:
+        """All projects the account is a member of."""
+        rows, _ = await every_row(self.get, "projects", {"membership": "true", "order_by": "id", "sort": "asc"})
+        return rows
+
+    async def members(self, project: str) -> tuple[Rows, bool]:
+        """Everybody in a project, by way of its groups too."""
+        return await every_row(self.get, f"projects/{project}/members/all", {})
+
+    async def _project(self, name: str) -> dict[str, Any]:
+        return (await self.get(f"projects/{quote(name, safe='')}")).data
+
+    async def _authorize(self) -> Headers:
+        token = self._token.get_secret_value().strip()
+        return {"Authorization": f"Bearer {token}"} if self._kind is TokenKind.OAUTH else {"PRIVATE-TOKEN": token}
+
+
+def gap_of(stream: Stream, scope: str, error: SourceError) -> Gap:
+    """A refusal as a gap; other trouble is raised."""
+    if error.trouble not in REFUSED:
+        raise error
+    return Gap(stream, scope, error.trouble, error.detail, error.status)
