@@ -97,6 +97,8 @@ class SentryTracker(Tracker):
         super().__init__(world, token=token, latency=latency)
         self.organization = "tidewater"
         self.scopes = set(_SCOPES)
+        # How far issues are counted.
+        self.most_hits = 1_000
         self.sso_required = False
         # How long events are kept. An issue without any is in no list, and its latest event is not there.
         self.retention: timedelta | None = None
@@ -210,7 +212,7 @@ class SentryTracker(Tracker):
             return _detail(str(error), 400)
         page, before, after = found.page(cursor, limit)
         body = [to_listed(self.world, issue, self.organization) for issue in page]
-        hits = {"X-Hits": str(min(len(found.issues), 1_000)), "X-Max-Hits": "1000"}
+        hits = {"X-Hits": str(min(len(found.issues), self.most_hits)), "X-Max-Hits": str(self.most_hits)}
         return json_response(body, headers={**self._links(request, before, after), **hits})
 
     def _show_issue(self, request: web.Request) -> web.Response:

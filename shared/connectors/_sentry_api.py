@@ -58,6 +58,14 @@ class Listing:
     read_at: datetime
 
 
+@dataclass(frozen=True)
+class Hits:
+    """How many issues there are, or at least that many."""
+
+    count: int
+    more: bool
+
+
 class SentryAPI:
     """The resources of one organization."""
 
@@ -86,6 +94,12 @@ class SentryAPI:
     async def issues(self, params: Mapping[str, Any]) -> Answer:
         """A page of issues."""
         return await self.http.get(self._path("issues"), params)
+
+    async def count_issues(self, params: Mapping[str, Any]) -> Hits | None:
+        """How many issues a search finds; None where Sentry does not tell."""
+        headers = (await self.issues(params)).headers
+        hits, most = headers.get("x-hits", ""), headers.get("x-max-hits", "")
+        return Hits(int(hits), more=hits == most) if hits.isdecimal() else None
 
     async def issue(self, issue_id: str) -> Extra:
         """One issue, or the one it was merged into."""

@@ -6,7 +6,6 @@ https://docs.sentry.io/api/events/list-an-organizations-issues/
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -17,7 +16,6 @@ from shared.connectors._http import together
 from shared.connectors._protocol import (
     EVERYTHING,
     Absence,
-    Children,
     Choice,
     ConnectorCredentials,
     ConnectorSettings,
@@ -42,6 +40,7 @@ from shared.connectors._sentry_api import (
     to_object,
     to_objects,
 )
+from shared.connectors._sentry_details import Details
 from shared.connectors._sentry_records import (
     PARTIAL_PAYLOAD_KEY,
     array,
@@ -58,9 +57,9 @@ from shared.connectors._sentry_walk import Place, next_cursor, step
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Record, Stream
 
-__all__ = ["CONNECTOR", "PARTIAL_PAYLOAD_KEY", "SentryConnector"]
+_MOST_COUNTED = 20
 
-_KEPT = {"keep": ["stack_trace", "environment"], "keep_payload": [PARTIAL_PAYLOAD_KEY]}
+__all__ = ["CONNECTOR", "PARTIAL_PAYLOAD_KEY", "SentryConnector"]
 
 
 class SentrySettings(ConnectorSettings):
@@ -99,15 +98,6 @@ class SentryCredentials(ConnectorCredentials):
     )
 
 
-@dataclass(frozen=True)
-class _Detailed:
-    """Issues with what belongs to them."""
-
-    records: Sequence[Sent]
-    complete: Sequence[Children]
-    gaps: Sequence[Gap]
-
-
 class SentryConnector:
     """One Sentry organization."""
 
@@ -130,6 +120,7 @@ class SentryConnector:
         self, client: httpx.AsyncClient, base_url: str, settings: SentrySettings, credentials: SentryCredentials
     ) -> None:
         self._settings = settings
+        self._details = Details(events=settings.latest_event, comments=self._wants(Stream.COMMENTS))
         self._api = SentryAPI(client, base_url, settings.organization, credentials.token, settings.concurrency)
 
     @property
@@ -161,8 +152,23 @@ class SentryConnector:
             granted=granted,
             missing=missing_rights(granted) if granted else (),
             quota=self.quota,
+            counts=await self._counts(warnings),
             warnings=warnings,
         )
+
+    async def _counts(self, warnings: list[str]) -> dict[str, int]:
+        """About how many issues a first import reads; Sentry counts to a thousand and no further."""
+        try:
+            scopes, _ = await self.scopes()
+            parts = [Part(kind=PartKind.CENSUS, stream=Stream.ISSUES, scope=each.id) for each in scopes[:_MOST_COUNTED]]
+            counted = await together(self._api.count_issues(self._search(part, Place(), 1)) for part in parts)
+        except SourceError as refused:
+            if refused.trouble is not Trouble.PERMISSION_DENIED:
+                raise
+            return {}
+        if full := [scope.name for scope, hits in zip(scopes, counted, strict=False) if hits and hits.more]:
+            warnings.append(f"There are more issues than Sentry counts in {', '.join(full)}: expect more calls")
+        return {part.scope: hits.count for part, hits in zip(parts, counted, strict=True) if hits}
 
     async def now(self) -> datetime:
         """The source's own clock."""
@@ -238,7 +244,7 @@ class SentryConnector:
         census = part.kind is PartKind.CENSUS
         # A preview of twenty issues must not cost twenty calls.
         events = not census and most is None
-        detailed = await self._detailed(items, part.scope, events=events, preview=most is not None)
+        detailed = await self._details.read(self._api, items, part.scope, events=events, preview=most is not None)
         gaps = list(detailed.gaps)
         if following.torn and most is None:
             detail = "Issues first seen in the same second moved while they were read; the next full reading finds all"
@@ -270,42 +276,6 @@ class SentryConnector:
         }
         return {**params, "cursor": place.cursor} if place.cursor else params
 
-    async def _detailed(
-        self, items: Sequence[dict[str, Any]], scope: str, *, events: bool, preview: bool = False
-    ) -> _Detailed:
-        evented = list(items) if events and self._settings.latest_event else []
-        commented = [raw for raw in items if raw.get("numComments") != 0] if self._wants(Stream.COMMENTS) else []
-        extras = await together(
-            [
-                *(self._api.latest_event(str(raw["id"])) for raw in evented),
-                *(self._api.notes(str(raw["id"]), first_page_only=preview) for raw in commented),
-            ]
-        )
-        event_of = {str(raw["id"]): extra for raw, extra in zip(evented, extras, strict=False)}
-        notes_of = {str(raw["id"]): extra for raw, extra in zip(commented, extras[len(evented) :], strict=True)}
-        records: list[Sent] = []
-        complete: list[Children] = []
-        for raw in items:
-            issue_id = str(raw["id"])
-            home = str(member(raw, "project").get("id") or scope)
-            records.append(self._issue_record(raw, event_of.get(issue_id, Extra()).data, home))
-            notes = notes_of.get(issue_id, Extra([]))
-            told: list[dict[str, Any]] = notes.data or []
-            context = {"issue_id": issue_id, "issue_key": raw.get("shortId")}
-            records.extend(Sent(Stream.COMMENTS, note, home, context) for note in told)
-            if self._wants(Stream.COMMENTS) and not notes.refused and not preview:
-                complete.append(Children(Stream.COMMENTS, issue_id, frozenset(str(note["id"]) for note in told)))
-        gaps = [*_refused(Stream.ISSUES, scope, event_of), *_refused(Stream.COMMENTS, scope, notes_of)]
-        return _Detailed(records, complete, gaps)
-
-    def _issue_record(self, raw: dict[str, Any], event: object, scope: str) -> Sent:
-        # Only single issues carry charts, which change by the hour and would make every reading a change.
-        payload = {name: value for name, value in raw.items() if name != "stats"}
-        if is_object(event):
-            return Sent(Stream.ISSUES, {**payload, PARTIAL_PAYLOAD_KEY: event}, scope)
-        # Not asked for, or expired: what an earlier event told stays.
-        return Sent(Stream.ISSUES, payload, scope, _KEPT if self._settings.latest_event else {})
-
     async def _named_issues(self, part: Part) -> Page:
         # An organization that is renamed or hidden answers 404 for every issue. Asked first, that is an error of the
         # connection, and not twenty deletions.
@@ -327,7 +297,7 @@ class SentryConnector:
                 # A merged issue's id leads to where it went: `get_group_with_redirect`, src/sentry/models/group.py
                 if name in ids and str(raw["id"]) != name:
                     gone.append(Gone(Stream.ISSUES, name, Absence.DELETED))
-        detailed = await self._detailed(list(found.values()), part.scope, events=True)
+        detailed = await self._details.read(self._api, list(found.values()), part.scope, events=True)
         return Page(
             read_at=first.read_at,
             records=detailed.records,
@@ -363,16 +333,6 @@ class SentryConnector:
 
     def _wants(self, stream: Stream) -> bool:
         return not self._settings.streams or stream in self._settings.streams
-
-
-def _refused(stream: Stream, scope: str, extras: Mapping[str, Extra]) -> list[Gap]:
-    """One gap for all that this token may not see; what is not there is no gap, because events expire."""
-    refused = [extra.denied for extra in extras.values() if extra.denied]
-    if not refused:
-        return []
-    what = "latest event" if stream is Stream.ISSUES else "comments"
-    detail = f"The {what} of {len(refused)} issues: {refused[0].detail}"
-    return [Gap(stream, scope, refused[0].trouble, detail, refused[0].status)]
 
 
 def _named(query: Mapping[str, Any]) -> tuple[list[str], list[str]]:

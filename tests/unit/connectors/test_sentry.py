@@ -838,7 +838,7 @@ async def test_the_check_tells_who_where_and_what_is_missing(world: World) -> No
         tracker.scopes = {"org:read", "event:admin", "project:read"}
         probe = await connector.check()
 
-        assert connector.requests == 2
+        assert connector.requests == 3 + len(world.projects)
         assert await connector.now() == world.now
     assert (probe.account, probe.deployment, probe.server_time) == ("Tidewater", "self-hosted", world.now)
     assert probe.missing == ["member:read: users"]
@@ -846,9 +846,38 @@ async def test_the_check_tells_who_where_and_what_is_missing(world: World) -> No
     assert (probe.quota.limit, probe.quota.remaining) == (40, 39)
 
 
+async def test_the_check_counts_issues_resolved_ones_too(world: World) -> None:
+    for number in range(7):
+        made = world.create("HARBOR")
+        if number % 2:
+            world.edit(made.id, status="done")
+    async with connected(world, streams=["issues"]) as (tracker, connector):
+        probe = await connector.check()
+        tracker.most_hits = 7
+        full = await connector.check()
+
+    assert {scope: count for scope, count in probe.counts.items() if count} == {str(world.projects["HARBOR"].id): 7}
+    assert probe.warnings == []
+    assert full.warnings == ["There are more issues than Sentry counts in harbor: expect more calls"]
+
+
+@pytest.mark.parametrize("scope", ["event:read", "project:read"])
+async def test_the_check_names_a_missing_scope_instead_of_failing_for_it(world: World, scope: str) -> None:
+    async with connected(world) as (tracker, connector):
+        tracker.scopes.discard(scope)
+        probe = await connector.check()
+
+    assert [missing.partition(": ")[0] for missing in probe.missing] == [scope]
+    assert dict(probe.counts) == {}
+
+
 async def test_the_check_names_a_nearer_region() -> None:
     body = {"slug": "tidewater", "name": "Tidewater", "links": {"regionUrl": "https://de.sentry.io"}}
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=body))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=[] if request.url.path.endswith("/projects/") else body)
+
+    transport = httpx.MockTransport(answer)
     async with httpx.AsyncClient(transport=transport) as client:
         probe = await connector_for(client, "https://sentry.io/api/0/").check()
 
