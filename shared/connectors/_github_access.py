@@ -51,6 +51,8 @@ class Installation:
         self._renewing = asyncio.Lock()
         self._token: str | None = None
         self._renew_at = 0.0
+        # GitHub's clock minus ours, where that is why it refused a JWT.
+        self._ahead = timedelta(0)
         self.permissions: Mapping[str, str] = {}
 
     @property
@@ -73,10 +75,20 @@ class Installation:
 
     async def about(self) -> Answer:
         """Whose installation it is, and what it may do."""
-        return await self._http.get(self._path)
+        return await self._as_app("GET", self._path)
+
+    async def _as_app(self, method: str, path: str) -> Answer:
+        """A call with a JWT; once more by GitHub's clock where ours is so wrong that the first JWT seemed not valid."""
+        ahead = self._ahead
+        try:
+            return await self._http.request(method, path)
+        except SourceError as error:
+            if error.status != 401 or self._ahead == ahead:
+                raise
+            return await self._http.request(method, path)
 
     async def _renew(self) -> None:
-        answer = await self._http.post(f"{self._path}/access_tokens", {})
+        answer = await self._as_app("POST", f"{self._path}/access_tokens")
         expires_at = to_utc(answer.data.get("expires_at"))
         # By GitHub's own clock, so that a wrong clock here does not matter.
         life = (expires_at - (answer.server_time or answer.read_at)).total_seconds() if expires_at else 0
@@ -85,7 +97,7 @@ class Installation:
         self.permissions = answer.data.get("permissions") or {}
 
     async def _authorize(self) -> Headers:
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) + self._ahead
         claims = {"iss": self._app_id, "iat": now - _JWT_BACKDATED, "exp": now + _JWT_LIFE}
         try:
             signed = jwt.encode(claims, self._key, algorithm="RS256")
@@ -97,9 +109,11 @@ class Installation:
             ) from error
         return {**API_HEADERS, "Authorization": f"Bearer {signed}"}
 
-    @staticmethod
-    def _classify(refusal: Refusal) -> SourceError | None:
+    def _classify(self, refusal: Refusal) -> SourceError | None:
         """A refusal of the App as a whole is one of its credentials, but for limits and failures."""
+        told_at = parse_http_date(refusal.headers.get("date"))
+        if refusal.status == 401 and told_at and abs(told_at - refusal.now - self._ahead) > _JWT_BACKDATED / 2:
+            self._ahead = told_at - refusal.now
         error = classify(refusal) or classify_status(refusal)
         if error.trouble in {Trouble.NOT_FOUND, Trouble.PERMISSION_DENIED, Trouble.BAD_REQUEST}:
             hint = "Check App id and installation id; the App may also be uninstalled or suspended"

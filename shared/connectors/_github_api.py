@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
 from shared.connectors._github_access import API_HEADERS, Installation, classify, read_quota
+from shared.connectors._github_kept import KeptAnswers
 from shared.connectors._github_walk import Rows, every_row
 from shared.connectors._http import Answer, Headers, TrackerHTTP, together
 from shared.connectors._protocol import Gap
@@ -32,6 +34,7 @@ class GitHubAPI:
         self._names = repositories
         self._ids: dict[str, str] = {}
         self._used = ""
+        self._kept = KeptAnswers()
         self._known: tuple[Rows, list[Gap]] | None = None
         self.http = TrackerHTTP(
             client,
@@ -42,15 +45,24 @@ class GitHubAPI:
             concurrency=concurrency,
         )
 
-    async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
+    async def get(
+        self, path: str, params: Mapping[str, Any] | None = None, *, headers: Headers | None = None
+    ) -> Answer:
         """GET; once more with a new token where that of an App was revoked before its time."""
         try:
-            return await self.http.get(path, params)
+            return await self.http.get(path, params, headers=headers)
         except SourceError as error:
             if error.status != 401 or not isinstance(self._access, Installation):
                 raise
             self._access.forget(self._used)
-            return await self.http.get(path, params)
+            return await self.http.get(path, params, headers=headers)
+
+    async def get_seldom_changed(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """GET what is asked for in every sync and is mostly as it was; that is free of the rate limit then."""
+        name = f"{path}?{urlencode(params or {})}"
+        etag = self._kept.etag_of(name)
+        answer = await self.get(path, params, headers={"If-None-Match": etag} if etag else None)
+        return self._kept.settle(name, answer)
 
     async def ping(self) -> Answer:
         """A cheap call that proves the credentials; it costs nothing of the rate limit.
@@ -80,7 +92,9 @@ class GitHubAPI:
         if isinstance(self._access, Installation):
             rows, first = await every_row(self._get_installed, "installation/repositories", {})
         else:
-            rows, first = await every_row(self.get, "user/repos", {"sort": "created", "direction": "asc"})
+            rows, first = await every_row(
+                self.get_seldom_changed, "user/repos", {"sort": "created", "direction": "asc"}
+            )
         rows.sort(key=lambda row: row["id"])
         return rows, _left_out(first.headers.get("x-github-sso", ""))
 
@@ -97,7 +111,7 @@ class GitHubAPI:
 
     async def _named(self, name: str) -> dict[str, Any] | Gap:
         try:
-            answer = await self.get(f"repos/{name}")
+            answer = await self.get_seldom_changed(f"repos/{name}")
         except SourceError as error:
             if error.trouble not in REFUSED:
                 raise
@@ -105,7 +119,7 @@ class GitHubAPI:
         return answer.data
 
     async def _get_installed(self, path: str, params: Mapping[str, Any] | None) -> Answer:
-        answer = await self.get(path, params)
+        answer = await self.get_seldom_changed(path, params)
         return replace(answer, data=answer.data["repositories"])
 
     async def _authorize(self) -> Headers:

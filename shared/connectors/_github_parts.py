@@ -82,21 +82,23 @@ async def _pull_requests_page(api: GitHubAPI, part: Part, position: Position | N
 
     https://docs.github.com/en/rest/pulls/pulls#list-pull-requests
     """
-    step = await walks.newest_page(api.get, _path(part), walks.to_since(part.since), position, most)
+    get = api.get if position else api.get_seldom_changed
+    step = await walks.newest_page(get, _path(part), walks.to_since(part.since), position, most)
     return _page(part, step, most)
 
 
 async def _list_page(api: GitHubAPI, part: Part, position: Position | None, most: int | None) -> Page:
-    return _page(part, await walks.fixed_page(api.get, _path(part), {}, position, most=most), most)
+    return _page(part, await walks.fixed_page(api.get_seldom_changed, _path(part), {}, position, most=most), most)
 
 
 async def _branches_page(api: GitHubAPI, part: Part, position: Position | None, most: int | None) -> Page:
     """Branches, by name; which one is the default only the repository knows."""
     position = position or {}
-    repository = None if position else await api.get(f"repositories/{part.scope}")
+    get = api.get_seldom_changed
+    repository = None if position else await get(f"repositories/{part.scope}")
     default: str = repository.data["default_branch"] if repository else position["default"]
     path = f"repositories/{part.scope}/branches"
-    step = await walks.fixed_page(api.get, path, {}, position.get("list"), name="name", most=most)
+    step = await walks.fixed_page(get, path, {}, position.get("list"), name="name", most=most)
     rows = [{**row, "default": row["name"] == default} for row in step.rows]
     onward = {"default": default, "list": step.next} if step.next else None
     return _page(part, Step(rows, step.answer, onward), most, first=repository)
@@ -132,7 +134,7 @@ async def _commits_page(api: GitHubAPI, part: Part, position: Position, most: in
 async def _head(api: GitHubAPI, path: str, branch: str | None) -> Answer | SourceError:
     """The newest commit of a branch; an error where there is none. An empty repository answers 409."""
     try:
-        return await api.get(path, {"per_page": 1, **({"sha": branch} if branch else {})})
+        return await api.get_seldom_changed(path, {"per_page": 1, **({"sha": branch} if branch else {})})
     except SourceError as error:
         if error.status in {404, 409}:
             return error
@@ -166,10 +168,11 @@ async def _projects_page(api: GitHubAPI, part: Part, position: Position | None, 
 
 async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Sent, list[Gap]]:
     base = f"repositories/{row['id']}"
+    get = api.get_seldom_changed
     reads = {
-        _LANGUAGES: api.get(f"{base}/languages"),
-        _STRUCTURE: api.get(f"{base}/git/trees/{quote(row['default_branch'], safe='')}", {"recursive": "1"}),
-        _ACTIVITY: api.get(f"{base}/stats/participation"),
+        _LANGUAGES: get(f"{base}/languages"),
+        _STRUCTURE: get(f"{base}/git/trees/{quote(row['default_branch'], safe='')}", {"recursive": "1"}),
+        _ACTIVITY: get(f"{base}/stats/participation"),
     }
     answers = await together(map(_or_error, reads.values()))
     analysis: dict[str, Any] = {}

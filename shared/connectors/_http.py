@@ -44,7 +44,7 @@ Authorize = Callable[[], Awaitable[Headers]]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A successful answer. `data` is its JSON; `read_at` our time just before the request was sent."""
+    """A successful answer, or 304. `data` is its JSON; `read_at` our time just before the request was sent."""
 
     status: int
     headers: httpx.Headers
@@ -248,7 +248,7 @@ class TrackerHTTP:
         return response, content
 
     def _answer(self, response: httpx.Response, content: bytes, read_at: datetime, secrets: Iterable[str]) -> Answer:
-        if response.is_success:
+        if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
             data: Any = None
             if content.strip():
                 try:

@@ -118,6 +118,7 @@ class TestRefusals:
         connector = github.connector()
         github.tracker.quota = 100
 
+        await connector.scopes()
         await connector.now()
 
         assert connector.quota is not None
@@ -301,6 +302,46 @@ class TestProjects:
         assert len(names) == len(set(names)) == 23
 
 
+class TestConditionalRequests:
+    async def test_what_did_not_change_costs_nothing_of_the_limit(self, github: Connection) -> None:
+        connector = github.connector()
+        await self.read(connector, github)
+        github.tracker.quota = 100
+
+        before = await self.read(connector, github)
+        cost = 100 - github.tracker.quota
+        after = await self.read(connector, github)
+
+        assert before == after
+        assert len(after) > 50
+        # The commits since a time: another question every time.
+        assert (100 - github.tracker.quota - cost, cost) == (2, 2 + 2), "the activity was just computed the first time"
+
+    async def test_change_is_seen_at_once(self, github: Connection) -> None:
+        connector = github.connector()
+        await self.read(connector, github)
+        harbor = github.tracker.repository("HARBOR")
+        harbor.branches["storm"] = harbor.commits[0].sha
+
+        after = await self.read(connector, github)
+
+        assert "storm" in {record.get("name") for record in after}
+
+    async def read(self, connector: GitHubConnector, github: Connection) -> list[dict[str, Any]]:
+        """Everything that is read whole, with pull requests and commits."""
+        scopes, _ = await connector.scopes()
+        window = {Stream.PULL_REQUESTS, Stream.COMMITS}
+        whole = (Stream.RELEASES, Stream.BRANCHES, Stream.USERS, *window)
+        parts = [
+            Part(kind=PartKind.WINDOW if stream in window else PartKind.SNAPSHOT, stream=stream, scope=scope.id)
+            for stream in whole
+            for scope in scopes
+        ]
+        parts.append(Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*"))
+        pages = [await connector.fetch(part, None) for part in parts]
+        return [sent.raw for page in pages for sent in page.records]
+
+
 class TestKeys:
     async def test_issue_comes_with_its_comments(self, github: Connection) -> None:
         issue = github.world.all_current("HARBOR")[0]
@@ -468,6 +509,14 @@ class TestApp:
         scopes, _ = await connector.scopes()
 
         assert (len(scopes), len(github.tracker.minted)) == (2, 2)
+
+    async def test_clock_that_is_wrong_here_does_not_matter(self, github: Connection, app: dict[str, Any]) -> None:
+        github.tracker.judges_clock = True
+        connector = github.connector(credentials=app)
+
+        assert abs((github.world.now - datetime.now(UTC)).days) > 1
+        assert await connector.now() == github.world.now
+        assert len(github.tracker.minted) == 1
 
     async def test_key_pasted_into_one_line(self, github: Connection, app: dict[str, Any]) -> None:
         app["private_key"] = app["private_key"].replace("\n", "\\n")
