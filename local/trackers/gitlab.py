@@ -45,6 +45,8 @@ class GitLabTracker(GitLabAccess):
         self.count_cap = 10_000
         # The account's role in every project: 20 is Reporter.
         self.role = 20
+        # What links name instead of the address by which the server is reached.
+        self.external_url = ""
         # Former path of a project → its id.
         self.moved: dict[str, int] = {}
         self.merge_requests: list[MergeRequest] = []
@@ -181,7 +183,7 @@ class GitLabTracker(GitLabAccess):
         if len(kept) > size:
             cursor = base64.urlsafe_b64encode(orjson.dumps([value(page[-1]), page[-1].id])).decode()
             pairs = [(name, each) for name, each in request.query.items() if name != "cursor"]
-            link = f"{self.url}{request.path}?{urlencode([*pairs, ('cursor', cursor)])}"
+            link = f"{self.external_url or self.url}{request.path}?{urlencode([*pairs, ('cursor', cursor)])}"
             headers["Link"] = f'<{link}>; rel="next"'
         return json_response([self._issue_json(issue, project) for issue in page], headers=headers)
 
@@ -211,7 +213,7 @@ class GitLabTracker(GitLabAccess):
     def _links(self, request: web.Request, pages: Mapping[str, int | None]) -> str:
         kept = [(name, each) for name, each in request.query.items() if name != "page"]
         return ", ".join(
-            f'<{self.url}{request.path}?{urlencode([*kept, ("page", page)])}>; rel="{relation}"'
+            f'<{self.external_url or self.url}{request.path}?{urlencode([*kept, ("page", page)])}>; rel="{relation}"'
             for relation, page in pages.items()
             if page
         )

@@ -268,6 +268,9 @@ class GitHubConnector:
             except SourceError as error:
                 if error.trouble not in REFUSED:
                     raise
+                # 410: issues are turned off in this repository, which is no lack of a permission.
+                if error.status == 410:
+                    continue
                 missing.append(f"{permission} (for {', '.join(needed)})")
         return missing
 

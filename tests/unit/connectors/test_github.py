@@ -236,6 +236,13 @@ class TestScopes:
         assert set(probe.counts) == {github.scope("HARBOR"), github.scope("PETREL")}
         assert all(count >= 20 for count in probe.counts.values())
 
+    async def test_repository_without_issues_is_no_lack_of_a_permission(self, github: Connection) -> None:
+        github.tracker.refuse["/issues"] = "deleted"
+
+        probe = await github.connector().check()
+
+        assert (probe.missing, dict(probe.counts)) == ([], {})
+
     async def test_enterprise_server_under_its_path_without_rate_limit(self, github: Connection) -> None:
         github.tracker.enterprise = "3.17.2"
         connector = github.connector(base="/api/v3", repositories=("tidewater/harbor",))

@@ -159,6 +159,37 @@ async def test_every_issue_is_shown_once_it_exists(keyset: bool, world: World) -
 
 
 @MODES
+async def test_links_that_name_another_host_are_followed_where_the_server_is(keyset: bool, world: World) -> None:
+    for _ in range(250):
+        world.advance(7)
+        world.create("HARBOR")
+    for number in range(130):
+        world.comment(world.all_current("HARBOR")[0].id, f"Remark {number}")
+    async with connected(world) as (tracker, connector):
+        tracker.keyset = keyset
+        tracker.external_url = "http://gitlab.inside.example"
+
+        pages = await walk(connector, issues_of(world))
+
+    assert shown(pages) == {issue.id for issue in world.all_current("HARBOR")}
+    assert len(shown(pages, Stream.COMMENTS)) == 130
+
+
+async def test_a_server_that_refuses_keyset_pages_is_walked_by_time_of_change(world: World) -> None:
+    for _ in range(150):
+        world.advance(7)
+        world.create("HARBOR")
+    async with connected(world) as (tracker, connector):
+        tracker.keyset = False
+        said = '{"error": "Keyset pagination is not yet available for this type of request"}'
+        tracker.faults.append(Fault("status", status=405, body=said, path="/issues"))
+
+        pages = await walk(connector, issues_of(world))
+
+    assert shown(pages) == {issue.id for issue in world.all_current("HARBOR")}
+
+
+@MODES
 async def test_twelve_hundred_issues_of_one_instant_are_all_shown(keyset: bool, world: World) -> None:
     for _ in range(1_200):
         world.create("HARBOR")
