@@ -157,6 +157,27 @@ def change_json(change: Change, issue: Issue, url: str) -> dict[str, Any]:
     }
 
 
+def time_json(issue: Issue, after: str | None) -> dict[str, Any]:
+    """An issue in GraphQL with a page of the time spent on it, newest first."""
+    begin = int(after or 0)
+    entries = sorted(issue.worklogs, key=lambda worklog: -worklog.id)
+    end = begin + 100
+    nodes = [
+        {
+            "id": f"gid://gitlab/Timelog/{each.id}",
+            "spentAt": each.started.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "timeSpent": each.seconds,
+            "summary": each.comment or None,
+            "note": None,
+            "user": {"username": each.author.login, "name": each.author.name},
+        }
+        for each in entries[begin:end]
+    ]
+    more = end < len(entries)
+    page = {"hasNextPage": more, "endCursor": str(end) if more else None}
+    return {"iid": str(issue.number), "timelogs": {"nodes": nodes, "pageInfo": page}}
+
+
 def merge_request_json(found: MergeRequest, project: Project, url: str) -> dict[str, Any]:
     path = path_of(project)
     return {

@@ -27,6 +27,7 @@ from local.trackers._gitlab_json import (
     path_of,
     project_json,
     stamp,
+    time_json,
     user,
 )
 from local.trackers.service import json_response
@@ -50,6 +51,9 @@ class GitLabTracker(GitLabAccess):
         # Former path of a project → its id.
         self.moved: dict[str, int] = {}
         self.merge_requests: list[MergeRequest] = []
+        # Whether the server answers GraphQL, and what it says instead of data.
+        self.graphql = True
+        self.graphql_error = ""
         # Milestones of the group, which its projects share; iterations, which only Premium has.
         self.group_milestones: list[Json] = []
         self.iterations: list[Json] | None = None
@@ -80,6 +84,7 @@ class GitLabTracker(GitLabAccess):
     def add_routes(self, router: web.UrlDispatcher) -> None:
         base = "/api/v4"
         inside = f"{base}/projects/{{project}}"
+        router.add_post("/api/graphql", self._graphql)
         for path, handler in (
             *self.account_routes(base),
             (f"{base}/projects", self._projects),
@@ -240,6 +245,25 @@ class GitLabTracker(GitLabAccess):
         name = request.query.get("order_by", "created_at")
         notes.sort(key=lambda note: (note[name], note["id"]), reverse=request.query.get("sort", "desc") == "desc")
         return self._by_offset(request, notes)
+
+    # GraphQL, of which only time spent on issues is known
+
+    async def _graphql(self, request: web.Request) -> web.Response:
+        if not self.graphql:
+            return _not_found("Page")
+        asked: Json = orjson.loads(await request.read())
+        variables: Json = asked["variables"]
+        project = next((each for each in self.world.projects.values() if path_of(each) == variables["project"]), None)
+        if self.graphql_error or "timelogs" not in asked["query"]:
+            said = self.graphql_error or "Field doesn't exist on type 'Project'"
+            return json_response({"errors": [{"message": said}]})
+        if project is None or not project.readable:
+            return json_response({"data": {"project": None}})
+        iids: list[str] = variables.get("iids") or [variables["iid"]]
+        found = [issue for iid in iids if (issue := self.world.find(project.key, int(iid))) and not issue.hidden]
+        issues = [time_json(issue, variables.get("after")) for issue in found]
+        of_project = {"issues": {"nodes": issues}} if "iids" in variables else {"issue": issues[0] if issues else None}
+        return json_response({"data": {"project": of_project}})
 
     # The rest of a project
 

@@ -67,6 +67,12 @@ class GitLabAPI:
         """GET a path of the API, or a next link."""
         return await self.http.get(path, params)
 
+    async def graphql(self, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """What a query finds; nothing if there are errors. See https://docs.gitlab.com/api/graphql/ for both."""
+        answer = await self.http.post(f"{self._root}/api/graphql", {"query": query, "variables": variables})
+        data: dict[str, Any] | None = answer.data.get("data")
+        return {} if answer.data.get("errors") or data is None else data
+
     async def version(self) -> Answer:
         """The cheapest call that needs a valid token."""
         return await self.get("version")

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from shared.connectors._gitlab_api import REFUSED, GitLabAPI, gap_of
-from shared.connectors._gitlab_records import seconds_spent
+from shared.connectors._gitlab_records import entry_id, key_of, seconds_spent, total_id
+from shared.connectors._gitlab_time import time_entries
 from shared.connectors._gitlab_walk import Rows, changed_page, every_row, issues_page, rows_of, to_moment
 from shared.connectors._http import together
 from shared.connectors._protocol import EVERYTHING, Absence, Children, Gap, Gone, Page, Part, PartKind, Sent
@@ -89,25 +90,35 @@ async def fetch_page(api: GitLabAPI, part: Part, position: Position | None, most
 async def _issues_page(
     api: GitLabAPI, part: Part, position: Position | None, most: int | None, choices: Choices
 ) -> Page:
-    """Issues with the time spent on them and, but for a preview or a census, their notes."""
+    """Issues with the time spent on them and their notes; a preview is without both, a census without notes."""
     step = await issues_page(api.get, f"projects/{part.scope}/issues", _filters(part), position, most)
     found = _Found(seen=_seen(part, step.rows))
-    _add_issues(found, step.rows, part.scope, choices)
-    if part.kind is PartKind.WINDOW and most is None:
+    _add_issues(found, step.rows, part.scope)
+    if most is None and choices.wants(Stream.WORKLOGS):
+        await _add_worklogs(api, found, step.rows, part.scope)
+    if most is None and part.kind is PartKind.WINDOW:
         await _add_notes(api, found, step.rows, part.scope, choices)
     return found.page(step.answer.read_at, step.next)
 
 
-def _add_issues(found: _Found, rows: Rows, scope: str, choices: Choices) -> None:
+def _add_issues(found: _Found, rows: Rows, scope: str) -> None:
     found.records += [Sent(Stream.ISSUES, raw, scope) for raw in rows]
-    if not choices.wants(Stream.WORKLOGS):
-        return
+
+
+async def _add_worklogs(api: GitLabAPI, found: _Found, rows: Rows, scope: str) -> None:
+    worked = [raw for raw in rows if seconds_spent(raw)]
+    entries = await time_entries(api, worked) if worked else {}
     for raw in rows:
-        ids: frozenset[str] = frozenset()
-        if seconds_spent(raw):
+        issue = str(raw["id"])
+        ids: list[str] = []
+        if issue in entries:
+            ids = [entry_id(entry) for entry in entries[issue]]
+            context = {"issue_id": issue, "issue_key": key_of(raw)}
+            found.records += [Sent(Stream.WORKLOGS, entry, scope, context) for entry in entries[issue]]
+        elif seconds_spent(raw):
+            ids = [total_id(raw)]
             found.records.append(Sent(Stream.WORKLOGS, raw, scope))
-            ids = frozenset({f"{raw['id']}-total"})
-        found.complete.append(Children(Stream.WORKLOGS, str(raw["id"]), ids))
+        found.complete.append(Children(Stream.WORKLOGS, issue, frozenset(ids)))
 
 
 async def _add_notes(api: GitLabAPI, found: _Found, rows: Rows, scope: str, choices: Choices) -> None:
@@ -274,7 +285,9 @@ async def _of_project(api: GitLabAPI, part: Part, project: str, asked: Sequence[
         return found
     wanted = _matching(found, part, asked, rows)
     if part.stream is Stream.ISSUES:
-        _add_issues(found, wanted, scope, choices)
+        _add_issues(found, wanted, scope)
+        if choices.wants(Stream.WORKLOGS):
+            await _add_worklogs(api, found, wanted, scope)
         await _add_notes(api, found, wanted, scope, choices)
     else:
         found.records += [Sent(part.stream, raw, scope) for raw in wanted]

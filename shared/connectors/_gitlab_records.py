@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeIs, cast
 
 from shared.connectors._traces import find_environment, find_stack_trace
 from shared.domain.issue import StatusCategory, severity_of, status_category
@@ -37,6 +37,11 @@ _OF_MEMBERSHIP = {
     "membership_state",
     "override",
 }
+
+
+def is_object(value: object) -> TypeIs[dict[str, Any]]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
 
 
 def parse_issue(raw: Mapping[str, Any]) -> Issue:
@@ -100,10 +105,22 @@ def parse_note(raw: Mapping[str, Any], issue_id: str) -> Comment | HistoryEntry:
     return Comment(**known, body=body, internal=bool(raw.get("internal") or raw.get("confidential")))
 
 
-def parse_worklog(raw: Mapping[str, Any]) -> Worklog:
-    """The time spent on an issue in all, since the REST API tells no single entries."""
+def parse_worklog(raw: Mapping[str, Any], context: Mapping[str, Any]) -> Worklog:
+    """An entry as GraphQL tells it, or else the time spent on an issue in all, of which the issue itself tells."""
+    if "timeSpent" in raw:
+        note: dict[str, Any] = raw.get("note") or {}
+        return Worklog(
+            external_id=entry_id(raw),
+            payload=dict(raw),
+            issue_id=context["issue_id"],
+            issue_key=context["issue_key"],
+            author=name_of(raw.get("user")),
+            started_at=to_utc(raw.get("spentAt")),
+            seconds=raw["timeSpent"],
+            comment=raw.get("summary") or note.get("body") or None,
+        )
     return Worklog(
-        external_id=f"{raw['id']}-total",
+        external_id=total_id(raw),
         payload={"id": raw["id"], "time_stats": raw["time_stats"]},
         source_updated_at=to_utc(raw.get("updated_at")),
         issue_id=str(raw["id"]),
@@ -193,6 +210,16 @@ def parse_merge_request(raw: Mapping[str, Any]) -> PullRequest:
         merged_at=to_utc(raw.get("merged_at")),
         closed_at=to_utc(raw.get("closed_at")),
     )
+
+
+def entry_id(entry: Mapping[str, Any]) -> str:
+    """The number at the end of `gid://gitlab/Timelog/12`."""
+    return str(entry["id"]).rpartition("/")[2]
+
+
+def total_id(issue: Mapping[str, Any]) -> str:
+    """The id of the one worklog of an issue whose entries are not known."""
+    return f"{issue['id']}-total"
 
 
 def seconds_spent(raw: Mapping[str, Any]) -> int:

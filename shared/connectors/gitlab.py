@@ -165,14 +165,17 @@ class GitLabConnector:
                 return records.parse_note(sent.raw, sent.context["issue_id"])
             if sent.stream is Stream.SPRINTS and sent.context.get("iteration"):
                 return records.parse_iteration(sent.raw)
+            if sent.stream is Stream.WORKLOGS:
+                return records.parse_worklog(sent.raw, sent.context)
             return _PARSERS[sent.stream](sent.raw)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"The record is not as GitLab describes it: {error!r}") from error
 
     def estimate_calls(self, issues: int) -> int:
-        """Pages of issues, and the notes of two issues in three, which have some."""
+        """Pages of issues, as many for time spent on them, and the notes of two issues in three, which have some."""
         notes = math.ceil(issues * 2 / 3) if self._choices.notes else 0
-        return math.ceil(issues / 100) + notes + 10
+        pages = math.ceil(issues / 100)
+        return pages + (pages if self._choices.wants(Stream.WORKLOGS) else 0) + notes + 10
 
     async def _probe(self) -> Probe:
         user = await self._api.get("user")
@@ -277,7 +280,6 @@ def _choice(raw: Mapping[str, Any]) -> Choice:
 
 _PARSERS: Mapping[Stream, Callable[[Mapping[str, Any]], Record]] = {
     Stream.ISSUES: records.parse_issue,
-    Stream.WORKLOGS: records.parse_worklog,
     Stream.PULL_REQUESTS: records.parse_merge_request,
     Stream.SPRINTS: records.parse_milestone,
     Stream.USERS: records.parse_member,

@@ -16,7 +16,7 @@ from local.trackers.world import START, World, seeded
 from shared.connectors._protocol import Absence, Page, Part, PartKind
 from shared.connectors.gitlab import GitLabConnector, GitLabCredentials, GitLabSettings
 from shared.domain.errors import SourceError, Trouble
-from shared.domain.stream import Sprint, Stream
+from shared.domain.stream import Sprint, Stream, Worklog
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "gitlab"
 
@@ -300,17 +300,90 @@ async def test_notes_are_read_to_the_end_and_only_where_there_are_some(world: Wo
     assert complete[Stream.COMMENTS, str(quiet.id)] == frozenset()
 
 
-async def test_time_spent_is_one_worklog_and_vanishes_with_it(world: World) -> None:
-    issue = world.create("HARBOR")
-    work = world.log_work(issue.id, 5_400)
-    async with connected(world) as (_, connector):
+def worklogs_of(connector: GitLabConnector, page: Page) -> dict[str, Worklog]:
+    found = [connector.normalize(sent) for sent in page.records if sent.stream is Stream.WORKLOGS]
+    return {each.external_id: each for each in found if isinstance(each, Worklog)}
+
+
+async def test_time_spent_comes_entry_by_entry_and_vanishes_with_it(world: World) -> None:
+    issue, idle = world.create("HARBOR"), world.create("HARBOR")
+    first, second = world.log_work(issue.id, 5_400), world.log_work(issue.id, -600)
+    async with connected(world) as (tracker, connector):
         (page,) = await walk(connector, issues_of(world))
-        world.delete_worklog(issue.id, work.id)
+        calls = tracker.count("/graphql")
+        world.delete_worklog(issue.id, first.id)
         (after,) = await walk(connector, issues_of(world))
 
-    worklog = next(connector.normalize(sent) for sent in page.records if sent.stream is Stream.WORKLOGS)
-    assert (worklog.external_id, worklog.seconds) == (f"{issue.id}-total", 5_400)  # type: ignore[attr-defined]
+    entries = worklogs_of(connector, page)
+    assert {each: entry.seconds for each, entry in entries.items()} == {str(first.id): 5_400, str(second.id): -600}
+    entry = entries[str(first.id)]
+    assert (entry.author, entry.started_at) == (first.author.name, first.started)
+    assert (entry.issue_id, entry.issue_key) == (str(issue.id), f"tidewater/harbor#{issue.number}")
+    assert calls == 1, "one call for a page of issues"
+    complete = {each.issue_id: each.ids for each in after.complete if each.stream is Stream.WORKLOGS}
+    assert complete == {str(issue.id): frozenset({str(second.id)}), str(idle.id): frozenset()}
+
+
+async def test_more_entries_than_a_page_holds_come_whole(world: World) -> None:
+    issue = world.create("HARBOR")
+    for _ in range(250):
+        world.log_work(issue.id, 60)
+    async with connected(world) as (_, connector):
+        (page,) = await walk(connector, issues_of(world))
+
+    assert len(worklogs_of(connector, page)) == 250
+
+
+@pytest.mark.parametrize("how", ["absent", "refuses", "too complex", "another shape", "not adding up"])
+async def test_where_entries_are_not_known_the_sum_is_one_worklog(world: World, how: str) -> None:
+    issue = world.create("HARBOR")
+    work = world.log_work(issue.id, 5_400)
+    async with connected(world) as (tracker, connector):
+        tracker.graphql = how != "absent"
+        if how == "refuses":
+            tracker.faults.append(Fault("status", status=403, body="{}", path="graphql", times=9))
+        if how == "another shape":
+            body = '{"data": {"project": {"issues": {"nodes": [{"iid": "1"}]}}}}'
+            tracker.faults.append(Fault("status", status=200, body=body, path="graphql", times=9))
+        if how == "too complex":
+            tracker.graphql_error = "Query has complexity of 300, which exceeds max complexity of 250"
+        if how == "not adding up":
+            # As when somebody logs time between the two calls.
+            tracker.before_request = lambda call: (
+                world.log_work(issue.id, 60) and None if "graphql" in call.path else None
+            )
+        (page,) = await walk(connector, issues_of(world))
+        tracker.before_request = None
+        for each in (world.current(issue.id) or issue).worklogs:
+            world.delete_worklog(issue.id, each.id)
+        (after,) = await walk(connector, issues_of(world))
+
+    assert {each: entry.seconds for each, entry in worklogs_of(connector, page).items()} == {f"{issue.id}-total": 5_400}
     assert [each.ids for each in after.complete if each.stream is Stream.WORKLOGS] == [frozenset()]
+    assert str(work.id) not in worklogs_of(connector, page)
+
+
+async def test_a_limit_while_entries_are_read_is_a_limit(world: World) -> None:
+    world.log_work(world.create("HARBOR").id)
+    async with connected(world) as (tracker, connector):
+        tracker.faults.append(Fault("limited", seconds=30, path="graphql"))
+
+        with pytest.raises(SourceError) as refused:
+            await connector.fetch(issues_of(world), None)
+
+    assert refused.value.trouble is Trouble.RATE_LIMIT
+
+
+async def test_a_preview_costs_one_call(world: World) -> None:
+    issue = world.create("HARBOR")
+    world.comment(issue.id)
+    world.log_work(issue.id)
+    async with connected(world) as (_, connector):
+        page = await connector.fetch(issues_of(world), None, most=20)
+
+        assert connector.requests == 1
+
+    assert (shown([page]), page.complete) == ({issue.id}, [])
 
 
 async def test_named_issues_come_with_their_notes_and_missing_ones_are_told(world: World) -> None:

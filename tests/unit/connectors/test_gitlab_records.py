@@ -135,7 +135,19 @@ def test_a_merge_request_of_an_old_server() -> None:
     assert (old.state, old.draft, old.author) == ("open", True, None)
 
 
-def test_time_spent_is_one_worklog() -> None:
+def test_an_entry_of_time_spent_tells_who_when_and_why() -> None:
+    entry = normalized(Stream.WORKLOGS, load("timelog"), issue_id="84213077", issue_key="tidewater/quay/harbor#412")
+
+    assert isinstance(entry, Worklog)
+    assert (entry.external_id, entry.issue_id, entry.seconds) == ("9021", "84213077", -900)
+    assert (entry.author, entry.comment) == ("Rae Ellison", "/spend -15m 2025-03-01")
+    assert entry.started_at == datetime(2025, 3, 1, 12, tzinfo=UTC)
+    assert (
+        normalized(Stream.WORKLOGS, load("timelog", user=None, note=None), issue_id="1", issue_key="k").author is None
+    )
+
+
+def test_time_spent_without_entries_is_one_worklog() -> None:
     worklog = normalized(Stream.WORKLOGS, load("issue"))
 
     assert isinstance(worklog, Worklog)
