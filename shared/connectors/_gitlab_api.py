@@ -115,8 +115,8 @@ class GitLabAPI:
         for name in self._groups:
             params = {"include_subgroups": "true", "order_by": "id", "sort": "asc"}
             try:
-                rows, _ = await every_row(self.get, f"groups/{quote(name, safe='')}/projects", params)
-                found |= {raw["id"]: raw for raw in rows}
+                whole = await every_row(self.get, f"groups/{quote(name, safe='')}/projects", params)
+                found |= {raw["id"]: raw for raw in whole.rows}
             except SourceError as error:
                 gaps.append(gap_of(Stream.PROJECTS, name, error))
         return list(found.values()), gaps
@@ -127,12 +127,12 @@ class GitLabAPI:
 
     async def member_projects(self) -> Rows:
         """All projects the account is a member of."""
-        rows, _ = await every_row(self.get, "projects", {"membership": "true", "order_by": "id", "sort": "asc"})
-        return rows
+        whole = await every_row(self.get, "projects", {"membership": "true", "order_by": "id", "sort": "asc"})
+        return whole.rows
 
-    async def members(self, project: str) -> tuple[Rows, bool]:
+    async def members(self, project: str) -> Rows:
         """Everybody in a project, by way of its groups too."""
-        return await every_row(self.get, f"projects/{project}/members/all", {})
+        return (await every_row(self.get, f"projects/{project}/members/all", {})).rows
 
     async def _project(self, name: str) -> dict[str, Any]:
         return (await self.get(f"projects/{quote(name, safe='')}")).data

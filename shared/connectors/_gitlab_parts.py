@@ -81,10 +81,8 @@ async def fetch_page(api: GitLabAPI, part: Part, position: Position | None, most
         return await _merge_requests_page(api, part, position, most)
     if part.stream not in _WHOLE:
         raise SourceError(Trouble.BAD_REQUEST, f"GitLab has no stream {part.stream} of its own")
-    read_at = (await api.version()).read_at
     found = _Found()
-    await _WHOLE[part.stream](api, part, found)
-    return found.page(read_at)
+    return found.page(await _WHOLE[part.stream](api, part, found))
 
 
 async def _issues_page(
@@ -94,15 +92,22 @@ async def _issues_page(
     step = await issues_page(api.get, f"projects/{part.scope}/issues", _filters(part), position, most)
     found = _Found(seen=_seen(part, step.rows))
     _add_issues(found, step.rows, part.scope)
-    if most is None and choices.wants(Stream.WORKLOGS):
-        await _add_worklogs(api, found, step.rows, part.scope)
-    if most is None and part.kind is PartKind.WINDOW:
-        await _add_notes(api, found, step.rows, part.scope, choices)
+    if most is None:
+        await _add_children(api, found, step.rows, part, part.scope, choices)
     return found.page(step.answer.read_at, step.next)
 
 
 def _add_issues(found: _Found, rows: Rows, scope: str) -> None:
     found.records += [Sent(Stream.ISSUES, raw, scope) for raw in rows]
+
+
+async def _add_children(api: GitLabAPI, found: _Found, rows: Rows, part: Part, scope: str, choices: Choices) -> None:
+    calls: list[Awaitable[None]] = []
+    if choices.wants(Stream.WORKLOGS):
+        calls.append(_add_worklogs(api, found, rows, scope))
+    if part.kind is not PartKind.CENSUS:
+        calls.append(_add_notes(api, found, rows, scope, choices))
+    await together(calls)
 
 
 async def _add_worklogs(api: GitLabAPI, found: _Found, rows: Rows, scope: str) -> None:
@@ -137,7 +142,7 @@ async def _notes(api: GitLabAPI, raw: Mapping[str, Any], scope: str, choices: Ch
     path = f"projects/{raw['project_id']}/issues/{raw['iid']}/notes"
     found = _Found()
     try:
-        rows, certain = await every_row(api.get, path, {"sort": "asc", "order_by": "created_at"})
+        notes = await every_row(api.get, path, {"sort": "asc", "order_by": "created_at"})
     except SourceError as error:
         # 404: the issue was deleted or hidden since the list was made; the census tells.
         if error.trouble is not Trouble.NOT_FOUND:
@@ -147,9 +152,9 @@ async def _notes(api: GitLabAPI, raw: Mapping[str, Any], scope: str, choices: Ch
     for stream, system in ((Stream.COMMENTS, False), (Stream.HISTORY, True)):
         if not choices.wants(stream):
             continue
-        own = [row for row in rows if bool(row.get("system")) is system]
+        own = [row for row in notes.rows if bool(row.get("system")) is system]
         found.records += [Sent(stream, row, scope, {"issue_id": issue}) for row in own]
-        if certain:
+        if notes.certain:
             found.complete.append(Children(stream, issue, frozenset(str(row["id"]) for row in own)))
     return found
 
@@ -181,32 +186,37 @@ def _seen(part: Part, rows: Rows) -> list[tuple[str, datetime | None]]:
 # Short lists, read whole
 
 
-async def _sprints(api: GitLabAPI, part: Part, found: _Found) -> None:
+async def _sprints(api: GitLabAPI, part: Part, found: _Found) -> datetime:
     """Milestones of the project and of its groups, and iterations where GitLab has them.
 
     `include_parent_milestones` is the older name of `include_ancestors`; servers of all ages know it.
     https://docs.gitlab.com/api/milestones/ https://docs.gitlab.com/api/iterations/
     """
-    await _add_whole(api, part, found, "milestones", {"state": "all", "include_parent_milestones": "true"})
+    params = {"state": "all", "include_parent_milestones": "true"}
+    read_at = await _add_whole(api, part, found, "milestones", params)
     try:
         await _add_whole(api, part, found, "iterations", {"state": "all"}, {"iteration": True})
     except SourceError as error:
         # Who may read milestones may read iterations: GitLab refuses only where its plan or edition has none.
         if error.trouble not in REFUSED:
             raise
+    return read_at
 
 
-async def _members(api: GitLabAPI, part: Part, found: _Found) -> None:
-    await _add_whole(api, part, found, "members/all", {})
+async def _members(api: GitLabAPI, part: Part, found: _Found) -> datetime:
+    return await _add_whole(api, part, found, "members/all", {})
 
 
-async def _projects(api: GitLabAPI, part: Part, found: _Found) -> None:
+async def _projects(api: GitLabAPI, part: Part, found: _Found) -> datetime:
+    read_at = (await api.version()).read_at
     rows, gaps = await api.projects()
     found.records += [Sent(part.stream, raw, EVERYTHING) for raw in rows]
     found.gaps += gaps
+    return read_at
 
 
-_WHOLE: Mapping[Stream, Callable[[GitLabAPI, Part, _Found], Awaitable[None]]] = {
+# Each adds what it read, and tells when its reading began.
+_WHOLE: Mapping[Stream, Callable[[GitLabAPI, Part, _Found], Awaitable[datetime]]] = {
     Stream.SPRINTS: _sprints,
     Stream.USERS: _members,
     Stream.PROJECTS: _projects,
@@ -220,12 +230,13 @@ async def _add_whole(
     path: str,
     params: Mapping[str, Any],
     context: Mapping[str, Any] | None = None,
-) -> None:
-    rows, certain = await every_row(api.get, f"projects/{part.scope}/{path}", params)
-    found.records += [Sent(part.stream, raw, part.scope, context or {}) for raw in rows]
-    if not certain:
+) -> datetime:
+    whole = await every_row(api.get, f"projects/{part.scope}/{path}", params)
+    found.records += [Sent(part.stream, raw, part.scope, context or {}) for raw in whole.rows]
+    if not whole.certain:
         detail = f"{path} changed while they were read; the next sync reads them again"
         found.gaps.append(Gap(part.stream, part.scope, Trouble.PAYLOAD_INVALID, detail))
+    return whole.read_at
 
 
 # Reading by key
@@ -286,9 +297,7 @@ async def _of_project(api: GitLabAPI, part: Part, project: str, asked: Sequence[
     wanted = _matching(found, part, asked, rows)
     if part.stream is Stream.ISSUES:
         _add_issues(found, wanted, scope)
-        if choices.wants(Stream.WORKLOGS):
-            await _add_worklogs(api, found, wanted, scope)
-        await _add_notes(api, found, wanted, scope, choices)
+        await _add_children(api, found, wanted, part, scope, choices)
     else:
         found.records += [Sent(part.stream, raw, scope) for raw in wanted]
     return found

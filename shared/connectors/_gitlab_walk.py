@@ -31,6 +31,15 @@ class Step:
     next: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All rows of a list. `certain`: no row that went while pages turned can have hidden another."""
+
+    rows: Rows
+    certain: bool
+    read_at: datetime
+
+
 def rows_of(answer: Answer) -> Rows:
     """The rows of a list."""
     data: Any = answer.data
@@ -126,24 +135,20 @@ def _query(filters: Mapping[str, Any], at: Position, order: str, most: int | Non
     return {**rest, **after, "order_by": order, "sort": "asc", "per_page": most or PAGE_SIZE}
 
 
-async def every_row(get: Get, path: str, params: Mapping[str, Any]) -> tuple[Rows, bool]:
-    """All rows of a short list, and whether that is certain: a row that went while pages turned may hide another.
-
-    A list that changed under the pages is read again; `x-total` tells.
-    """
-    rows: dict[Any, dict[str, Any]] = {}
-    for _ in range(_TRIES):
-        answer = await get(path, {**params, "per_page": PAGE_SIZE})
+async def every_row(get: Get, path: str, params: Mapping[str, Any]) -> Whole:
+    """All rows of a short list. One that changed under the pages is read again; `x-total` of every page tells."""
+    for left in reversed(range(_TRIES)):
+        first = answer = await get(path, {**params, "per_page": PAGE_SIZE})
         rows = {row["id"]: row for row in rows_of(answer)}
-        pages = 1
+        totals = {answer.headers.get("x-total", "")}
         while (url := onward(answer, path)) is not None:
             answer = await get(url, None)
             rows |= {row["id"]: row for row in rows_of(answer)}
-            pages += 1
-        total = answer.headers.get("x-total", "")
-        if pages == 1 or not total.isdecimal() or int(total) == len(rows):
-            return list(rows.values()), pages == 1 or total.isdecimal()
-    return list(rows.values()), False
+            totals.add(answer.headers.get("x-total", ""))
+        certain = answer is first or totals == {str(len(rows))}
+        if certain or not left or "" in totals:
+            return Whole(list(rows.values()), certain, first.read_at)
+    raise AssertionError("the last try returns")
 
 
 def _time(text: str) -> datetime:

@@ -130,7 +130,7 @@ class GitLabConnector:
             if kind == "users":
                 scopes, _ = await self.scopes()
                 lists = await together(self._api.members(scope.id) for scope in scopes)
-                people = {raw["username"]: raw.get("name") or "" for rows, _ in lists for raw in rows}
+                people = {raw["username"]: raw.get("name") or "" for rows in lists for raw in rows}
                 return [Choice(id=login, name=login, description=name) for login, name in sorted(people.items())]
             return []
 

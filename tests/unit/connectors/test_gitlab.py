@@ -589,6 +589,42 @@ async def test_refused_milestones_are_no_empty_list(world: World) -> None:
     assert refused.value.trouble is Trouble.PERMISSION_DENIED
 
 
+async def test_a_quiet_project_costs_a_call_for_each_list() -> None:
+    world = seeded(0, projects=("HARBOR",))
+    calls: dict[Stream, int] = {}
+    async with connected(world) as (_, connector):
+        for stream in (Stream.ISSUES, Stream.PULL_REQUESTS, Stream.SPRINTS, Stream.USERS):
+            kind = PartKind.SNAPSHOT if stream in {Stream.SPRINTS, Stream.USERS} else PartKind.WINDOW
+            before = connector.requests
+            await walk(connector, issues_of(world, stream=stream, kind=kind))
+            calls[stream] = connector.requests - before
+
+    assert list(calls.values()) == [1, 1, 2, 1], "sprints are milestones and iterations"
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["totals", "no totals"])
+async def test_a_list_that_changed_under_its_pages_is_read_again_or_told(
+    world: World, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a member leaves, the first row of the next page slides onto the one just read."""
+    monkeypatch.setattr("shared.connectors._gitlab_walk.PAGE_SIZE", 4)
+    async with connected(world) as (tracker, connector):
+        tracker.count_cap = 100 if counted else 1
+
+        def leave(call: Call) -> None:
+            if "page=2" in call.query and len(world.users) == 8:
+                del world.users[0]
+
+        tracker.before_request = leave
+        (page,) = await walk(connector, issues_of(world, stream=Stream.USERS, kind=PartKind.SNAPSHOT))
+
+    there = {user.id for user in world.users}
+    if counted:
+        assert (shown([page], Stream.USERS), page.gaps) == (there, [])
+    else:
+        assert [gap.stream for gap in page.gaps] == [Stream.USERS]
+
+
 # Who the token is
 
 
