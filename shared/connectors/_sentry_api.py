@@ -113,10 +113,10 @@ class SentryAPI:
         """The latest event of an issue; not there when all its events expired."""
         return await self._optional(self._path("issues", issue_id, "events", "latest"))
 
-    async def notes(self, issue_id: str, *, first_page_only: bool) -> Extra:
+    async def notes(self, issue_id: str) -> Extra:
         """The comments of an issue. Their pages go by id, so nothing slips from one to the next."""
         try:
-            pages = await self._pages(self._path("issues", issue_id, "notes"), first_page_only=first_page_only)
+            pages = await self._pages(self._path("issues", issue_id, "notes"))
         except SourceError as refused:
             if refused.trouble not in _ABSENT:
                 raise
@@ -141,14 +141,14 @@ class SentryAPI:
             found |= {str(raw["id"]): raw for raw in to_objects(answer) if raw.get("id")}
         return Listing(list(found.values()), pages[0].read_at)
 
-    async def _pages(self, path: str, *, first_page_only: bool = False) -> list[Answer]:
+    async def _pages(self, path: str) -> list[Answer]:
         answers: list[Answer] = []
         cursors: list[str | None] = [None]
         while True:
             cursor = {"cursor": cursors[-1]} if cursors[-1] else {}
             answers.append(await self.http.get(path, {"per_page": PAGE, **cursor}))
             following = next_cursor(answers[-1].links)
-            if following is None or first_page_only:
+            if following is None:
                 return answers
             if following in cursors:
                 raise circling()

@@ -242,9 +242,10 @@ class SentryConnector:
         items = [raw for raw in to_objects(answer) if raw.get("id")]
         following = step(place, [str(raw["id"]) for raw in items], next_cursor(answer.links))
         census = part.kind is PartKind.CENSUS
-        # A preview of twenty issues must not cost twenty calls.
-        events = not census and most is None
-        detailed = await self._details.read(self._api, items, part.scope, events=events, preview=most is not None)
+        if most is None:
+            detailed = await self._details.read(self._api, items, part.scope, events=not census)
+        else:
+            detailed = self._details.without(items, part.scope)
         gaps = list(detailed.gaps)
         if following.torn and most is None:
             detail = "Issues first seen in the same second moved while they were read; the next full reading finds all"
