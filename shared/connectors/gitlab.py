@@ -6,13 +6,14 @@ https://docs.gitlab.com/api/rest/
 """
 
 import math
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import httpx
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints
 
 from shared.connectors import _gitlab_records as records
 from shared.connectors._gitlab_api import REFUSED, GitLabAPI, TokenKind
@@ -46,13 +47,27 @@ _NEEDED_SCOPES = {"api", "read_api"}
 _LEAST_ROLE = 15
 
 
+def _without_address(value: object) -> object:
+    """`group/project`, also where the address of a page was pasted."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"^https?://[^/]+/(groups/)?|/-/.*$|(\.git)?/*$", "", value.strip())
+
+
+PathOrId = Annotated[
+    str,
+    BeforeValidator(_without_address),
+    StringConstraints(pattern=r"^\.?\w[\w.+-]*(/\.?\w[\w.+-]*)*$", max_length=500),
+]
+
+
 class GitLabSettings(ConnectorSettings):
     """Which projects to read."""
 
-    projects: tuple[str, ...] = Field(
+    projects: tuple[PathOrId, ...] = Field(
         default=(), title="Projects", description="Paths or ids", examples=[["tidewater/harbor"]]
     )
-    groups: tuple[str, ...] = Field(
+    groups: tuple[PathOrId, ...] = Field(
         default=(),
         title="Groups",
         description="All projects in them, subgroups too. Neither: all the account is a member of",

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from local.trackers.gitlab import GitLabTracker
 from local.trackers.service import Call, Fault
@@ -687,6 +688,31 @@ async def test_issues_that_are_too_many_to_be_counted_are_estimated(world: World
         probe = await connector.check()
 
     assert probe.counts[str(world.projects["HARBOR"].id)] == 12
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "tidewater/harbor",
+        " https://gitlab.example/tidewater/harbor/ ",
+        "https://gitlab.example/tidewater/harbor.git",
+        "https://gitlab.example/tidewater/harbor/-/issues/?state=opened",
+    ],
+)
+def test_a_pasted_address_names_a_project(pasted: str) -> None:
+    assert GitLabSettings(projects=[pasted]).projects == ("tidewater/harbor",)
+
+
+def test_a_pasted_address_names_a_group_and_an_id_a_project() -> None:
+    settings = GitLabSettings(groups=["https://gitlab.example/groups/tidewater/quay"], projects=["5120"])
+
+    assert (settings.groups, settings.projects) == (("tidewater/quay",), ("5120",))
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a b", "tidewater//harbor", "../etc"])
+def test_what_is_no_path_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="projects"):
+        GitLabSettings(projects=[name])
 
 
 async def test_groups_bring_all_their_projects(world: World) -> None:
