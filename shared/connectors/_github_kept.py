@@ -11,8 +11,8 @@ import orjson
 
 from shared.connectors._http import Answer
 
-# Of packed JSON: enough for what seldom changes of some hundred repositories.
-_MOST_BYTES = 4 * 1024 * 1024
+# Of packed JSON: enough for what seldom changes of some eighty repositories. A worker may hold many connections.
+_MOST_BYTES = 2 * 1024 * 1024
 _MOST_OF_ONE = 256 * 1024
 
 

@@ -33,6 +33,7 @@ class TokenFacts:
 
     scopes: Sequence[str] = ()
     expires_at: datetime | None = None
+    short_lived: bool = False
 
 
 class GitLabAPI:
@@ -94,7 +95,8 @@ class GitLabAPI:
         if oauth:
             seconds: int | None = answer.data.get("expires_in")
             begun = answer.server_time or answer.read_at
-            return TokenFacts(answer.data.get("scope") or (), begun + timedelta(seconds=seconds) if seconds else None)
+            ends_at = begun + timedelta(seconds=seconds) if seconds else None
+            return TokenFacts(answer.data.get("scope") or (), ends_at, short_lived=ends_at is not None)
         day: str | None = answer.data.get("expires_at")
         return TokenFacts(
             answer.data.get("scopes") or (), datetime.fromisoformat(f"{day}T00:00:00+00:00") if day else None

@@ -199,6 +199,8 @@ class GitLabConnector:
         found, gaps = await self._api.projects()
         scopes = _scopes(found)
         warnings = [f"{gap.scope}: {gap.detail}" for gap in gaps]
+        if token.short_lived:
+            warnings.append("An OAuth token ends after hours and is not renewed; a schedule needs a group access token")
         if "api" in token.scopes:
             warnings.append("This token may write as well; one with read_api is enough")
         if scopes and self._choices.wants(Stream.SPRINTS) and not await self._has_iterations(scopes[0]):

@@ -649,6 +649,7 @@ async def test_an_oauth_token_is_sent_as_such_and_tells_its_end(world: World) ->
 
     assert (list(probe.granted), probe.expires_at) == (["api"], START + timedelta(hours=2))
     assert "This token may write as well; one with read_api is enough" in probe.warnings
+    assert any("not renewed" in warning for warning in probe.warnings)
 
 
 async def test_a_token_without_the_scope_is_refused_with_its_name(world: World) -> None:
