@@ -171,7 +171,7 @@ async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Se
     get = api.get_seldom_changed
     reads = {
         _LANGUAGES: get(f"{base}/languages"),
-        _STRUCTURE: get(f"{base}/git/trees/{quote(row['default_branch'], safe='')}", {"recursive": "1"}),
+        _STRUCTURE: get(f"{base}/git/trees/{quote(row['default_branch'] or 'HEAD', safe='')}", {"recursive": "1"}),
         _ACTIVITY: get(f"{base}/stats/participation"),
     }
     answers = await together(map(_or_error, reads.values()))
@@ -194,11 +194,16 @@ async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Se
     return Sent(Stream.PROJECTS, raw, scope), gaps
 
 
+# What the analysis of one repository may fail with again and again while all others can be read: statistics answer 422
+# for long histories, trees of the largest repositories take GitHub too long.
+_NOT_ANALYZED = REFUSED | {Trouble.BAD_REQUEST, Trouble.SERVER_ERROR, Trouble.TIMEOUT, Trouble.PAYLOAD_INVALID}
+
+
 async def _or_error(call: Awaitable[Answer]) -> Answer | SourceError:
     try:
         return await call
     except SourceError as error:
-        if error.trouble not in REFUSED:
+        if error.trouble not in _NOT_ANALYZED:
             raise
         return error
 

@@ -293,6 +293,29 @@ class TestProjects:
         assert [gap.trouble for gap in page.gaps] == [Trouble.PERMISSION_DENIED] * 2
         assert "The repository is empty" in page.records[1].raw["analysis"]["notes"]
 
+    @pytest.mark.parametrize(
+        ("part", "kind", "trouble"),
+        [("/git/trees", "failing", Trouble.SERVER_ERROR), ("/stats", "invalid", Trouble.BAD_REQUEST)],
+    )
+    async def test_repository_too_large_to_be_analyzed_does_not_stop_the_others(
+        self, github: Connection, part: str, kind: str, trouble: Trouble
+    ) -> None:
+        github.tracker.refuse[part] = kind
+
+        page = await github.connector().fetch(Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*"), None)
+
+        assert len(page.records) == 2
+        assert [gap.trouble for gap in page.gaps] == [trouble] * 2
+        assert all("languages" in sent.raw["analysis"] for sent in page.records)
+
+    async def test_limit_while_repositories_are_analyzed_is_a_limit(self, github: Connection) -> None:
+        github.tracker.refuse["/git/trees"] = "secondary"
+
+        with pytest.raises(SourceError) as refused:
+            await github.connector().fetch(Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*"), None)
+
+        assert refused.value.trouble is Trouble.RATE_LIMIT
+
     async def test_many_repositories_take_several_pages(self) -> None:
         world = seeded(0, projects=tuple(f"DOCK{number}" for number in range(23)))
         part = Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*")
