@@ -31,6 +31,10 @@ _MOST_EXTENSIONS = 50
 # Read-only parts of a repository that would put a working clone token into the database.
 # https://docs.github.com/en/rest/repos/repos#get-a-repository
 _SECRETS = ("temp_clone_token",)
+# Of a milestone inside an issue, what changes with every other issue of it.
+_OF_OTHERS = ("open_issues", "closed_issues", "updated_at")
+# Of a repository inside a pull request, what does not change with every push to it.
+_STILL = ("id", "node_id", "name", "full_name", "private", "fork", "html_url", "url")
 
 
 def repository_of(url: str | None) -> str | None:
@@ -60,7 +64,7 @@ def parse_issue(
     description = raw.get("body") or None
     return Issue(
         external_id=str(raw["id"]),
-        payload=raw,
+        payload=_own_issue(raw),
         source_created_at=to_utc(raw.get("created_at")),
         source_updated_at=to_utc(raw.get("updated_at")),
         key=key_of(raw.get("url")),
@@ -102,7 +106,7 @@ def parse_pull_request(raw: dict[str, Any]) -> PullRequest:
     merged = to_utc(raw.get("merged_at"))
     return PullRequest(
         external_id=str(raw["id"]),
-        payload=raw,
+        payload=_own_pull_request(raw),
         source_created_at=to_utc(raw.get("created_at")),
         source_updated_at=to_utc(raw.get("updated_at")),
         key=key_of(raw.get("url")),
@@ -200,6 +204,25 @@ def parse_project(raw: dict[str, Any]) -> Project:
 def without_secrets(repository: Mapping[str, Any]) -> dict[str, Any]:
     """The repository as sent, but for the token to clone it."""
     return {name: value for name, value in repository.items() if name not in _SECRETS}
+
+
+def _own_issue(raw: dict[str, Any]) -> dict[str, Any]:
+    """An issue without what changes when others do: else every census would find it changed, and missed until then."""
+    milestone = _part(raw, "milestone")
+    if not milestone:
+        return raw
+    return {**raw, "milestone": {name: value for name, value in milestone.items() if name not in _OF_OTHERS}}
+
+
+def _own_pull_request(raw: dict[str, Any]) -> dict[str, Any]:
+    """A pull request whose repositories are named, not described: a push would change all that are read again."""
+    own = _own_issue(raw)
+    for side in ("head", "base"):
+        branch = _part(raw, side)
+        if repository := _part(branch, "repo"):
+            named = {name: repository[name] for name in _STILL if name in repository}
+            own = {**own, side: {**branch, "repo": named}}
+    return own
 
 
 def summarize_tree(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """GitLab's records in our words. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeIs, cast
 
 from shared.connectors._traces import find_environment, find_stack_trace
@@ -27,6 +27,13 @@ _ITERATION_STATES = {1: "future", 2: "active", 3: "closed"}
 # Parts of a project that change with every visit and are no change of it, or are secrets: a runner token registers
 # machines that get the project's variables.
 _NOT_KEPT = {"last_activity_at", "open_issues_count", "runners_token"}
+# Parts of what an issue belongs to that change without it, the words about an epic's end every day: else every census
+# would find the issue changed, and missed until then. Milestones and iterations are records of their own.
+_OF_OTHERS: Mapping[str, Collection[str]] = {
+    "milestone": {"expired", "updated_at"},
+    "iteration": {"state", "updated_at"},
+    "epic": {"human_readable_end_date", "human_readable_timestamp"},
+}
 # Parts of a member that are of the membership: they differ from project to project for the same account.
 _OF_MEMBERSHIP = {
     "access_level",
@@ -57,7 +64,7 @@ def parse_issue(raw: Mapping[str, Any]) -> Issue:
     status = "closed" if raw["state"] == "closed" else _open_status(scoped)
     return Issue(
         external_id=str(raw["id"]),
-        payload=dict(raw),
+        payload=_own(raw),
         source_created_at=to_utc(raw.get("created_at")),
         source_updated_at=to_utc(raw.get("updated_at")),
         key=key_of(raw),
@@ -193,7 +200,7 @@ def parse_merge_request(raw: Mapping[str, Any]) -> PullRequest:
     states = {"opened": "open", "locked": "open"}
     return PullRequest(
         external_id=str(raw["id"]),
-        payload=dict(raw),
+        payload=_own(raw),
         source_created_at=to_utc(raw.get("created_at")),
         source_updated_at=to_utc(raw.get("updated_at")),
         key=key_of(raw, "!"),
@@ -210,6 +217,14 @@ def parse_merge_request(raw: Mapping[str, Any]) -> PullRequest:
         merged_at=to_utc(raw.get("merged_at")),
         closed_at=to_utc(raw.get("closed_at")),
     )
+
+
+def _own(raw: Mapping[str, Any]) -> dict[str, Any]:
+    own = dict(raw)
+    for field, moving in _OF_OTHERS.items():
+        if is_object(part := raw.get(field)):
+            own[field] = {name: value for name, value in part.items() if name not in moving}
+    return own
 
 
 def entry_id(entry: Mapping[str, Any]) -> str:

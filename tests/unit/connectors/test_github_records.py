@@ -66,7 +66,7 @@ class TestRecords:
             "sprint": "Autumn round",
             "url": "https://github.com/brightwater/lantern/issues/41",
         }
-        assert issue.payload == raw
+        assert {**issue.payload, "milestone": raw["milestone"]} == raw
 
     def test_issue_of_a_deleted_account_with_nothing_in_it(self) -> None:
         issue: Issue = normalized(Stream.ISSUES, fixture("issue_sparse"))
@@ -125,6 +125,26 @@ class TestRecords:
         assert (comment.issue_key, comment.issue_id) == ("brightwater/lantern#41", None)
         assert (comment.author, comment.body) == ("patchwork[bot]", "Seen **twice** today.")
         assert (elsewhere.issue_key, elsewhere.author, elsewhere.body) == ("brightwater/lantern#5", None, "")
+
+    def test_pull_request_is_not_changed_by_pushes_and_stars(self) -> None:
+        raw = fixture("pull_request")
+        busy = {**raw["base"]["repo"], "pushed_at": "2026-02-12T00:00:00Z", "stargazers_count": 7, "open_issues": 3}
+        secret = {"temp_clone_token": "t0ken"}
+
+        before = normalized(Stream.PULL_REQUESTS, raw)
+        after = normalized(Stream.PULL_REQUESTS, fixture("pull_request", base={**raw["base"], "repo": busy | secret}))
+
+        assert after == before
+        assert before.payload["base"]["repo"]["full_name"] == "brightwater/lantern"
+
+    def test_issue_is_not_changed_by_others_of_its_milestone(self) -> None:
+        raw = fixture("issue")
+        moved = {**raw["milestone"], "open_issues": 90, "closed_issues": 9, "updated_at": "2026-03-01T00:00:00Z"}
+
+        after = normalized(Stream.ISSUES, fixture("issue", milestone=moved))
+
+        assert after == normalized(Stream.ISSUES, raw)
+        assert after.payload["milestone"]["title"] == "Autumn round"
 
     def test_pull_request_from_a_fork_that_is_gone(self) -> None:
         pull: PullRequest = normalized(Stream.PULL_REQUESTS, fixture("pull_request"))

@@ -57,6 +57,19 @@ def test_an_issue_of_an_iteration_that_was_closed_as_a_duplicate() -> None:
     assert issue.labels == ("Priority::3-Other", "team::R&D")
 
 
+def test_an_issue_is_not_changed_by_what_it_belongs_to() -> None:
+    before = load("issue_with_iteration")
+    after = {
+        **before,
+        "milestone": {**before["milestone"], "expired": True, "updated_at": "2025-07-01T00:00:00.000Z"},
+        "iteration": {**before["iteration"], "state": 3, "updated_at": "2025-05-19T00:05:00.000Z"},
+        "epic": {**before["epic"], "human_readable_timestamp": "<strong>Past due</strong>"},
+    }
+
+    assert normalized(Stream.ISSUES, after) == normalized(Stream.ISSUES, before)
+    assert normalized(Stream.ISSUES, {**before, "milestone": None}) != normalized(Stream.ISSUES, before)
+
+
 def test_an_issue_of_an_old_server_that_was_moved() -> None:
     issue = normalized(Stream.ISSUES, load("issue_old"))
 
