@@ -61,8 +61,9 @@ class Details:
         return Detailed(records, complete, gaps)
 
     def _issue_record(self, raw: dict[str, Any], event: object, scope: str) -> Sent:
-        # Only single issues carry charts, which change by the hour and would make every reading a change.
-        payload = {name: value for name, value in raw.items() if name != "stats"}
+        # Only single issues carry charts, which change by the hour and would make every reading a change. So would the
+        # counters of a list, which are of its 90 days and fall as days go by; `lifetime` has those of the issue.
+        payload = {name: value for name, value in raw.items() if name != "stats"} | member(raw, "lifetime")
         if is_object(event):
             return Sent(Stream.ISSUES, {**payload, PARTIAL_PAYLOAD_KEY: event}, scope)
         # Not asked for, or expired: what an earlier event told stays.

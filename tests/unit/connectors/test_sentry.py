@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from local.trackers import sentry as sentry_tracker
 from local.trackers.sentry import Cursor, SentryTracker
 from local.trackers.service import Call, Fault
 from local.trackers.world import Comment, User, World, seeded
@@ -621,6 +622,22 @@ async def test_a_preview_is_one_small_page_newest_first(world: World) -> None:
 
 
 # The latest event, comments
+
+
+async def test_events_that_leave_the_range_of_a_list_are_no_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issue = world.create("HARBOR")
+    census = issues_of(world, kind=PartKind.CENSUS)
+    async with connected(world) as (_, connector):
+        (before,) = await walk(connector, census)
+        plain = sentry_tracker.to_listed
+        fewer = {"count": "0", "userCount": 0, "firstSeen": "2025-03-03T09:00:00Z"}
+        monkeypatch.setattr(sentry_tracker, "to_listed", lambda *args: {**plain(*args), **fewer})
+        (after,) = await walk(connector, census)
+
+    assert [sent.raw for sent in after.records] == [sent.raw for sent in before.records]
+    assert before.records[0].raw["id"] == str(issue.id)
 
 
 async def test_an_expired_event_keeps_what_an_earlier_one_told(world: World) -> None:
