@@ -32,6 +32,7 @@ _ANSWER_SECONDS = 180
 _LONGEST_WAIT = timedelta(days=1)
 # Shorter words stand in answers by chance.
 _SECRET_CHARACTERS = 8
+_SECRET_FIELDS = ("secret", "password", "token", "assertion")
 _MOST_REDIRECTS = 5
 _TRIES = 3
 _QUICKLY_RETRIED = {Trouble.NETWORK_GLITCH, Trouble.SERVER_ERROR, Trouble.PAYLOAD_INVALID}
@@ -214,7 +215,8 @@ class TrackerHTTP:
             if redirected and not own and _wants_log_in(response):
                 raise _sent_away(self._base, url)
             sent: Headers = request["data"] or {}
-            secrets = _secrets_in([*authorization.values(), *sent.values()])
+            hidden = [value for name, value in sent.items() if name.endswith(_SECRET_FIELDS)]
+            secrets = _secrets_in([*authorization.values(), *hidden])
             return self._answer(response, content, read_at, secrets)
         raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
 

@@ -88,6 +88,18 @@ async def test_a_refusal_that_repeats_our_credentials_does_not_show_them(authori
     assert echo not in error.value.detail
 
 
+async def test_a_refused_log_in_shows_how_we_asked_and_not_with_what() -> None:
+    form = {"grant_type": "client_credentials", "client_secret": "s3cret-of-client"}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(400, json={"error_description": f"Cannot take {request.content.decode()}"})
+
+    with pytest.raises(SourceError, match="grant_type=client_credentials") as error:
+        await tracker(handler).request("POST", "token", form=form)
+
+    assert "s3cret-of-client" not in error.value.detail
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("17", 17), ("-5", 0), ("inf", 86_400), ("1e300", 86_400), ("Thu, 03 Mar 2095 09:00:00 GMT", 86_400)],
