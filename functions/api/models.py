@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 
-from shared.domain.job import ENDED, JobState
+from shared.domain.job import ATOMIC_REJECTED, ENDED, JobState
 from shared.services.job_status import JobStatus, LogEntry
 from shared.store.jobs import Job
 
@@ -83,7 +83,8 @@ def job_links(status: JobStatus) -> dict[str, Link]:
     links = _links_of_new(status.job_id, status.state)
     base = f"/api/import/{status.job_id}"
     has_file = status.file_bytes is not None or status.sync is not None
-    if status.state in {JobState.FAILED, JobState.CANCELLED} and has_file:
+    hopeless = status.error is not None and status.error.code == ATOMIC_REJECTED
+    if status.state in {JobState.FAILED, JobState.CANCELLED} and has_file and not hopeless:
         links["retry"] = Link(method="POST", href=f"{base}/retry")
     if status.counts.rejected:
         links["rejections_csv"] = Link(method="GET", href=f"{base}/rejections?format=csv")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from shared.domain.caller import Caller
 from shared.domain.errors import ConflictError, NotFoundError
-from shared.domain.job import ENDED, JobState
+from shared.domain.job import ATOMIC_REJECTED, ENDED, JobState
 from shared.store import audit_log, jobs, pipeline
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
@@ -23,6 +23,11 @@ async def retry_job(database: Database, caller: Caller, job_id: UUID) -> Job:
         before = await _locked(connection, job_id)
         after = await _requeue(connection, caller, before)
     if after is None:
+        if _is_rejected_whole(before):
+            raise ConflictError(
+                "Records of this atomic import were rejected, and the same file would be again",
+                hint="Mend the listed records and import the file anew, or import it without atomic",
+            )
         if before.state in {JobState.FAILED, JobState.CANCELLED}:
             raise ConflictError("The file of this job never arrived", hint="Start a new import")
         raise ConflictError(f"The job is {before.state}; only failed and cancelled jobs can be retried")
@@ -81,13 +86,17 @@ async def _locked(connection: Connection, job_id: UUID) -> Job:
 
 
 async def _requeue(connection: Connection, caller: Caller, before: Job) -> Job | None:
-    if before.state not in ENDED:
+    if before.state not in ENDED or _is_rejected_whole(before):
         return None
     after = await jobs.requeue(connection, before.id)
     if after is not None:
         await _audit(connection, caller, "job.retried", before, after)
         await jobs.log(connection, before.id, "info", "Queued again by hand", by=caller.id)
     return after
+
+
+def _is_rejected_whole(job: Job) -> bool:
+    return job.state is JobState.FAILED and (job.error or {}).get("code") == ATOMIC_REJECTED
 
 
 async def _audit(connection: Connection, caller: Caller, action: str, before: Job, after: Job) -> None:
