@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeIs
 
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import parse_time
-from shared.connectors._text import html_to_markdown
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
+from shared.domain.markdown import html_to_markdown
 from shared.domain.stream import Comment, Issue, Person
 
 Column = Literal[

@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.connectors._text import adf_to_markdown, html_to_markdown, wiki_to_markdown
+from shared.domain.markdown import adf_to_markdown, html_to_markdown, wiki_to_markdown
 
 
 def doc(*content: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +123,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["type", "content", "text", "attrs", "marks"]), JSON))
 def test_no_document_raises(document: dict[str, Any]) -> None:
     assert isinstance(adf_to_markdown(document), str)
