@@ -86,6 +86,7 @@ async def preview_file(
         normalized = await asyncio.to_thread(found.normalize, wanted, NORMALIZING_SECONDS)
         async with database.transaction() as connection:
             judged = await _judge(connection, found, MIRRORS[options.kind], import_source, answers, normalized)
+        remarks = found.reader.remarks.sentences(found.layout.other_encoding)
         sampled = await asyncio.to_thread(found.normalize, range(min(_SAMPLED, len(found.rows))), NORMALIZING_SECONDS)
     exact = found.share == 1 and answers.complete and normalized.seen == len(wanted) and judged.complete
     return Preview(
@@ -95,7 +96,7 @@ async def preview_file(
         layout=summarize_layout(found.layout.model_dump(mode="json")),
         sample=[found.reader.sample(record.values) for _, record in sampled.good[:_SAMPLES]],
         problems=_problem_kinds(normalized.broken),
-        warnings=found.warnings,
+        warnings=[*found.warnings, *remarks],
         seconds=round(time.monotonic() - started, 3),
     )
 

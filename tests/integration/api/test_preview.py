@@ -104,6 +104,19 @@ async def test_problems_are_shown_by_kind_with_examples(operator: httpx.AsyncCli
     assert (example["row_number"], example["column"], example["value"]) == (8, "source_updated_at", "never")
 
 
+async def test_rows_with_too_few_cells_are_told_before_and_after(operator: httpx.AsyncClient, run: Any) -> None:
+    content = csv_of([*STORED, "GULL-7,Crane sways"])
+
+    foretold = await preview(operator, content)
+    sent = await operator.post("/api/import", files={"file": ("gulls", content)}, data={"atomic": "true"})
+    await run()
+
+    status = (await operator.get(sent.headers["Location"])).json()
+    assert status["counts"]["created"] == 4
+    for warnings in (foretold["warnings"], status["warnings"]):
+        assert [warning[:36] for warning in warnings] == ["1 row has fewer cells than the heade"]
+
+
 async def test_a_preview_stores_nothing(operator: httpx.AsyncClient, database: Database) -> None:
     await preview(operator, csv_of(NEXT))
 
