@@ -72,6 +72,8 @@ async def test_status_follows_a_job_to_its_end(
     assert after["counts"] == dict.fromkeys(after["counts"], 0) | {"rows": 3, "created": 2, "rejected": 1}
     assert after["layout"]["mapping"]["title"] == ["title"]
     assert {"rejections", "replay", "dismiss"} <= set(after["links"])
+    issues = (await operator.get(after["links"]["issues"]["href"])).json()["items"]
+    assert {issue["external_id"] for issue in issues} == {"TERN-1", "TERN-2"}
     assert "cancel" in before["links"]
     assert "cancel" not in after["links"]
 
