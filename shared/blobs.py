@@ -34,6 +34,7 @@ from azure.storage.blob import (
 )
 
 from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError, StorageUnavailableError
+from shared.local_copies import LocalCopies, Version
 from shared.settings import MEBIBYTE, Settings
 
 # What one request fetches: large enough that the round trip does not count, small enough to hold several in memory.
@@ -83,6 +84,7 @@ class Blobs:
             self._service = BlobServiceClient(
                 settings.storage_blob_uri, credential=credential or _identity(), **options
             )
+        self._copies = LocalCopies()
         self._containers = (settings.uploads_container, settings.files_container)
         self._https_only = settings.environment != "local"
         self._delegation_key: UserDelegationKey | None = None
@@ -97,8 +99,15 @@ class Blobs:
         *,
         metadata: dict[str, str] | None = None,
         overwrite: bool = False,
+        keep_bytes: int | None = None,
     ) -> BlobInfo:
-        """Write one blob; it becomes visible as a whole or not at all. ConflictError if the name is taken."""
+        """Write one blob; it becomes visible as a whole or not at all. ConflictError if the name is taken.
+
+        With `keep_bytes`, the size of what is written, a copy stays on the worker's disk, if there is room, for later
+        readings that name no etag.
+        """
+        if keep_bytes is not None and not isinstance(chunks, bytes):
+            chunks = self._copies.keep(Version(container, name), chunks, start=0, size=keep_bytes)
         return await asyncio.to_thread(self._upload, container, name, chunks, metadata or {}, overwrite=overwrite)
 
     def _upload(
@@ -106,18 +115,33 @@ class Blobs:
     ) -> BlobInfo:
         counted = _Counted([chunks] if isinstance(chunks, bytes) else chunks)
         with _domain_errors(container, name):
-            written = self._blob(container, name).upload_blob(counted, overwrite=overwrite, metadata=metadata)
+            # With a checksum of each block the store need not make one of its own.
+            written = self._blob(container, name).upload_blob(
+                counted, overwrite=overwrite, metadata=metadata, validate_content=True
+            )
         return BlobInfo(size=counted.size, etag=written["etag"], metadata=metadata)
 
     def read(
-        self, container: str, name: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+        self,
+        container: str,
+        name: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+        keep: bool = False,
     ) -> Iterator[bytes]:
         """Stream a blob or a range of it, a megabyte at a time; blocks, so it belongs in a worker thread.
 
         With `etag`, ConflictError if the blob is no longer the one that was meant; a blob that is replaced in the
-        middle of the reading is noticed in any case. A range behind the end is empty, as it is in a file.
+        middle of the reading is noticed in any case. A range behind the end is empty, as it is in a file. With `keep`,
+        what is read to the end stays on the worker's disk, if there is room, for later readings of the same version.
         """
         if length == 0:
+            return
+        version = Version(container, name, etag)
+        if copy := self._copies.find(version, offset):
+            yield from copy.read(offset, length)
             return
         condition: dict[str, Any] = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
         with _domain_errors(container, name):
@@ -127,18 +151,14 @@ class Blobs:
                 if error.status_code == _RANGE_NOT_SATISFIABLE:
                     return
                 raise
-            chunks = download.chunks()
-        # The next request is under way while the caller works on this one's bytes.
-        with ThreadPoolExecutor(1, thread_name_prefix="blob-read") as ahead:
-            coming = ahead.submit(next, chunks, None)
-            while True:
-                with _domain_errors(container, name):
-                    chunk = coming.result()
-                if chunk is None:
-                    return
-                coming = ahead.submit(next, chunks, None)
-                for start in range(0, len(chunk), _SLICE_BYTES):
-                    yield chunk[start : start + _SLICE_BYTES]
+        chunks = _ahead(download.chunks(), container, name)
+        if keep and etag and length is None:
+            chunks = self._copies.keep(version, chunks, start=offset, size=download.size)
+        yield from chunks
+
+    def forget_copies(self, *names: str | None) -> None:
+        """Let go of the blobs of these names that were kept on the worker's disk."""
+        self._copies.forget(names)
 
     async def head(self, container: str, name: str, length: int) -> bytes:
         """The first bytes of a blob; all of it if it is shorter."""
@@ -229,6 +249,20 @@ class Blobs:
 
     def _blob(self, container: str, name: str) -> BlobClient:
         return self._service.get_blob_client(container, name)
+
+
+def _ahead(chunks: Iterator[bytes], container: str, name: str) -> Iterator[bytes]:
+    """Slices of a download; the next request is under way while the caller works on this one's bytes."""
+    with ThreadPoolExecutor(1, thread_name_prefix="blob-read") as ahead:
+        coming = ahead.submit(next, chunks, None)
+        while True:
+            with _domain_errors(container, name):
+                chunk = coming.result()
+            if chunk is None:
+                return
+            coming = ahead.submit(next, chunks, None)
+            for start in range(0, len(chunk), _SLICE_BYTES):
+                yield chunk[start : start + _SLICE_BYTES]
 
 
 class _Counted:

@@ -57,6 +57,6 @@ async def announce_retry(wait: dict) -> dict:
 async def finish_job(job: dict, client: df.DurableFunctionsClient) -> dict:
     """End the job and let the next ones start."""
     now = await runtime()
-    state = await finish(now.database, UUID(job["job_id"]), job["attempt"])
+    state = await finish(now.database, now.blobs, UUID(job["job_id"]), job["attempt"])
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

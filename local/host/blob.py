@@ -1,4 +1,4 @@
-"""Blobs: the container is scanned about once a second; a receipt per name and version keeps a blob from firing twice.
+"""Blobs: the container is scanned some times a second; a receipt per name and version keeps a blob from firing twice.
 
 The content of a large blob is not read: the worker protocol would hold it in memory several times over. Its name,
 address, size and metadata are there, and a function that wants the bytes opens the blob and streams it.
@@ -24,7 +24,7 @@ from local.host.worker import Function, FunctionFailedError, Worker
 
 log = logging.getLogger(__name__)
 
-SCAN_SECONDS = 1.0
+SCAN_SECONDS = 0.25
 CONTENT_LIMIT = 4 * 1024 * 1024
 POISON_QUEUE = "webjobs-blobtrigger-poison"
 

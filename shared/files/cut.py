@@ -5,7 +5,7 @@ throughout, so it never backtracks; a property test holds it against csv.reader.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from shared.files.layout import Layout
 from shared.files.lines import MAX_CELL_CHARS, never_closed
@@ -23,8 +23,8 @@ class Cutter:
         self._pattern = _pattern(layout, column)
         self._first_row = layout.first_row
 
-    def cut(self, chunks: Iterable[bytes]) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Blocks of (record with its line end, raw cell of the column, empty where the record is too short).
+    def cut(self, chunks: Iterable[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+        """Blocks: records with their line ends, and of each the raw cell of the column, empty where it is too short.
 
         Blank lines are records too. Raises FileRefusedError where a quote is never closed.
         """
@@ -36,13 +36,15 @@ class Cutter:
             if len(rest) > MAX_CELL_CHARS:
                 raise never_closed(row + len(found))
             row += len(found)
-            yield [(record, cell) for record, cell, _ in found]
+            if found:
+                records, cells, _ = zip(*found, strict=True)
+                yield records, cells
         if rest:
             # The last record often has no line end. Two, because a closing backslash would take one for a cell's text.
             record, cell, open_quote = self._pattern.findall(rest + b"\n\n")[0]
             if open_quote:
                 raise never_closed(row)
-            yield [(record[: len(rest)], cell)]
+            yield [record[: len(rest)]], [cell]
 
 
 def _pattern(layout: Layout, column: int) -> re.Pattern[bytes]:
@@ -50,11 +52,14 @@ def _pattern(layout: Layout, column: int) -> re.Pattern[bytes]:
     delimiter = re.escape(layout.delimiter.encode())
     junk = rb"[^%b\r\n]" % delimiter  # text behind a closing quote is part of the cell, quotes in it too
     plain = junk + rb"*+"
-    inside = rb'(?:[^"]++|"")*+'
+    inside = rb'[^"]*+(?:""[^"]*+)*+'
+    # Most cells are told by their first byte; it comes first because it is quick.
+    usual = rb'[^\0"%b\r\n]%b|' % (delimiter, plain)
     if layout.escaped:
         plain = rb"(?:[^%b\r\n\\]++|\\(?s:.))*+" % delimiter
         inside = rb'(?:[^"\\]++|\\(?s:.)|"")*+'
-    field = rb'(?:\0*+"%b"(?:%b%b)?+|(?!\0*+")%b)' % (inside, junk, plain, plain)
+        usual = b""
+    field = rb'(?:%b\0*+"%b"(?:%b%b)?+|(?!\0*+")%b)' % (usual, inside, junk, plain, plain)
     more = rb"(?:%b%b)*+" % (delimiter, field)
     with_column = rb"(?:%b%b){%d}+(%b)%b" % (field, delimiter, column, field, more)
     # A \r at the very end may be half of \r\n, so it waits for the next chunk.

@@ -87,7 +87,7 @@ def identity(cell: Cell) -> str | None:
     value = (cell if isinstance(cell, str) else ", ".join(cell)).strip()
     if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
         raise FieldError("too_long", f"The id is longer than {MAX_ID_BYTES} bytes", "Map external_id to another column")
-    if "\x1f" in value or "\x1d" in value:
+    if "\x1f" in value:
         raise FieldError("invalid_id", "The id holds control characters", "Export the file again")
     return value or None
 

@@ -29,7 +29,7 @@ class BatchIndex:
     lengths: array[int] = field(default_factory=lambda: array("I"))
     rows: array[int] = field(default_factory=lambda: array("Q"))
     ids: list[str | None] = field(default_factory=list[str | None])
-    hashes: bytearray = field(default_factory=bytearray)
+    hashes: bytearray | bytes = field(default_factory=bytearray)
     _ends: array[int] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class BatchIndex:
         at += count * lengths.itemsize
         rows.frombytes(packed[at : at + count * rows.itemsize])
         at += count * rows.itemsize
-        hashes = bytearray(packed[at : at + count * HASH_BYTES])
+        hashes = packed[at : at + count * HASH_BYTES]
         at += count * HASH_BYTES
         return cls(lengths, rows, orjson.loads(packed[at : at + ids_bytes]), hashes)
 

@@ -15,6 +15,7 @@ from shared.files.layout import Format, Layout
 # One cell. A quote that is never closed would otherwise swallow the rest of the file into memory.
 MAX_CELL_CHARS = 16 * 1024 * 1024
 csv.field_size_limit(MAX_CELL_CHARS)
+_WORD = "end"
 _FOOTER = re.compile(rb'\s*"?(?:report )?(?:generated|exported) (?:at|on|by)\b', re.IGNORECASE)
 
 
@@ -149,15 +150,10 @@ def dialect(layout: Layout) -> dict[str, Any]:
 
 
 def _ends_inside_quotes(raw: bytes, layout: Layout) -> bool:
-    # Two line ends, because a closing backslash takes one for a cell's text.
+    # Two line ends, because a closing backslash takes one for a cell's text. A quote still open takes the word, too.
     ended = (raw + b"\n\n").splitlines(keepends=True)
     lines = [line.decode(layout.encoding, "surrogateescape") for line in ended]
-    try:
-        list(csv.reader(lines, strict=True, **dialect(layout)))
-    except csv.Error as error:
-        # strict also refuses text behind a closing quote, which is harmless here
-        return "unexpected end" in str(error)
-    return False
+    return list(csv.reader([*lines, _WORD], **dialect(layout)))[-1] != [_WORD]
 
 
 def never_closed(row: int) -> FileRefusedError:

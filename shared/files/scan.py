@@ -5,9 +5,10 @@ Duplicates are settled over the whole file in bounded memory: a bitmap over the 
 "seen" almost always rightly, so only the few that may be repeats are remembered one by one.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import accumulate, batched, chain
 from typing import BinaryIO, NamedTuple
 
 from shared.domain.errors import FileRefusedError
@@ -21,6 +22,7 @@ from shared.files.presets import PRESETS
 from shared.files.reader import Reader
 
 _MAX_BITMAP_BYTES = 32 * 1024 * 1024
+_BLOCK_RECORDS = 1000
 
 # Opens the file at a byte offset.
 Open = Callable[[int], Iterable[bytes]]
@@ -36,6 +38,16 @@ class ScannedBatch(NamedTuple):
     index_offset: int
     index_length: int
     losers: tuple[int, ...] = ()  # positions of records that another row of the file supersedes
+
+
+class _Records(NamedTuple):
+    """Records that follow each other, and their ids."""
+
+    raws: Sequence[bytes]
+    ids: Sequence[str | None]
+
+    def part(self, start: int, end: int) -> "_Records":
+        return _Records(self.raws[start:end], self.ids[start:end])
 
 
 @dataclass
@@ -60,17 +72,16 @@ def scan_file(
     reader = Reader(layout)
     repeats = _Repeats(reader, size, last_wins=duplicates is Duplicates.UPDATE)
     writer = _BatchWriter(scan, index, batch_bytes)
-    key = layout.key
-    row = layout.first_row - 1
+    row = layout.first_row
     for block in _identified(reader, open_at(layout.data_offset)):
-        for raw, identity in block:
-            row += 1
-            if is_filler(raw, layout):
-                writer.skip(len(raw))
+        for records in _without_fillers(block, layout):
+            if isinstance(records, int):
+                writer.skip(records)
+                row += 1
                 continue
-            writer.add(row, len(raw), identity, record_hash(key, raw))
-            if identity is not None:
-                repeats.see(identity, row, raw)
+            writer.add(row, records)
+            repeats.see(row, records)
+            row += len(records.raws)
     writer.close()
     if not scan.rows:
         raise FileRefusedError("header_only", "The file has a header and no records", hint="Export it again")
@@ -79,17 +90,32 @@ def scan_file(
     return scan
 
 
-def _identified(reader: Reader, chunks: Iterable[bytes]) -> Iterator[list[tuple[bytes, str | None]]]:
-    """Blocks of (record, id), by the fast way where the id stands in one column of a CSV."""
+def _identified(reader: Reader, chunks: Iterable[bytes]) -> Iterator[_Records]:
+    """Records with their ids, by the fast way where the id stands in one column of a CSV."""
     layout = reader.layout
     column = reader.identity_column
     if column is None or layout.encoding not in ASCII_COMPATIBLE:
-        for record in reader.records(chunks, layout.first_row):
-            yield [(record.raw, reader.identity(record.content) if record.content else None)]
+        for block in batched(reader.records(chunks, layout.first_row), _BLOCK_RECORDS, strict=False):
+            ids = [reader.identity(record.content) if record.content else None for record in block]
+            yield _Records([record.raw for record in block], ids)
         return
-    identity = reader.identity_in_cell
-    for block in Cutter(layout, column).cut(chunks):
-        yield [(raw, identity(cell)) for raw, cell in block]
+    for raws, cells in Cutter(layout, column).cut(chunks):
+        yield _Records(raws, list(map(reader.identity_in_cell, cells)))
+
+
+def _without_fillers(block: _Records, layout: Layout) -> Iterator[_Records | int]:
+    """Runs of records, and between them the length in bytes of each line that is none."""
+    delimiter = layout.delimiter.encode()
+    start = 0
+    # What has an id and a second cell is a record, so that few have to be looked at closely.
+    for position, (raw, identity) in enumerate(zip(block.raws, block.ids, strict=True)):
+        if (identity is None or delimiter not in raw) and is_filler(raw, layout):
+            if start < position:
+                yield block.part(start, position)
+            yield len(raw)
+            start = position + 1
+    if start < len(block.raws):
+        yield block.part(start, len(block.raws)) if start else block
 
 
 def _with_losers(batches: list[ScannedBatch], index: BinaryIO, winners: dict[str, int]) -> list[ScannedBatch]:
@@ -115,16 +141,32 @@ class _BatchWriter:
         self._scan = scan
         self._index = index
         self._batch_bytes = batch_bytes
+        self._key = scan.layout.key
         self._offset = scan.layout.data_offset
         self._begin()
 
-    def add(self, row: int, length: int, identity: str | None, content_hash: bytes) -> None:
-        if self._length + length > self._batch_bytes and len(self._batch):
-            self.close()
-        self._batch.lengths.append(length + self._blank)
-        self._batch.rows.append(row)
-        self._batch.ids.append(identity)
-        self._batch.hashes += content_hash
+    def add(self, row: int, records: _Records) -> None:
+        """Append records, the first of them a row of the file."""
+        ends = list(accumulate(map(len, records.raws)))
+        start = taken = 0
+        while start < len(ends):
+            end = bisect_right(ends, taken + self._batch_bytes - self._length, lo=start)
+            if end == start and not len(self._batch):
+                end = start + 1
+            if end > start:
+                self._append(row + start, records.part(start, end), ends[end - 1] - taken)
+                start, taken = end, ends[end - 1]
+            if start < len(ends):
+                self.close()
+
+    def _append(self, row: int, records: _Records, length: int) -> None:
+        batch = self._batch
+        first = len(batch)
+        batch.lengths.extend(map(len, records.raws))
+        batch.lengths[first] += self._blank
+        batch.rows.extend(range(row, row + len(records.raws)))
+        batch.ids += records.ids
+        batch.hashes += b"".join([record_hash(self._key, raw) for raw in records.raws])
         self._length += length
         self._blank = 0
 
@@ -168,21 +210,27 @@ class _Repeats:
         self._winners: dict[str, int] = {}
         self._candidates: set[str] = set()
 
-    def see(self, identity: str, row: int, raw: bytes) -> None:
-        bit = hash(identity) % self._bits
-        byte, mask = bit >> 3, 1 << (bit & 7)
-        if not self._seen[byte] & mask:
-            self._seen[byte] |= mask
-        elif not self._last_wins:
-            self._candidates.add(identity)
-        elif self._reader.is_valid(raw):
-            self._winners[identity] = row
+    def see(self, row: int, records: _Records) -> None:
+        """Take note of records, the first of them a row of the file."""
+        bits, seen = self._bits, self._seen
+        for position, identity in enumerate(records.ids):
+            if identity is None:
+                continue
+            bit = hash(identity) % bits
+            byte, mask = bit >> 3, 1 << (bit & 7)
+            if not seen[byte] & mask:
+                seen[byte] |= mask
+            elif not self._last_wins:
+                self._candidates.add(identity)
+            elif self._reader.is_valid(records.raws[position]):
+                self._winners[identity] = row + position
 
     def winners(self, open_at: Open) -> dict[str, int]:
         """The row that counts of every repeated id. The first valid one can only be known by a second look."""
         if self._candidates:
             layout = self._reader.layout
-            records = chain.from_iterable(_identified(self._reader, open_at(layout.data_offset)))
+            blocks = _identified(self._reader, open_at(layout.data_offset))
+            records = chain.from_iterable(zip(block.raws, block.ids, strict=True) for block in blocks)
             for row, (raw, identity) in enumerate(records, layout.first_row):
                 if identity in self._candidates and self._reader.is_valid(raw):
                     self._winners[identity] = row

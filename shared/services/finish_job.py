@@ -4,6 +4,7 @@ import logging
 from typing import Any
 from uuid import UUID
 
+from shared.blobs import Blobs
 from shared.domain.job import ATOMIC_REJECTED, ENDED, JobState
 from shared.store import batches, jobs
 from shared.store.database import Database
@@ -12,7 +13,7 @@ from shared.telemetry import jobs_finished
 log = logging.getLogger(__name__)
 
 
-async def finish_job(database: Database, job_id: UUID, attempt: int) -> JobState | None:
+async def finish_job(database: Database, blobs: Blobs, job_id: UUID, attempt: int) -> JobState | None:
     """Decide how the job ended from its ledger; None if this attempt no longer owns it."""
     async with database.transaction() as connection:
         job = await jobs.find_job(connection, job_id)
@@ -25,6 +26,7 @@ async def finish_job(database: Database, job_id: UUID, attempt: int) -> JobState
         await jobs.end_job(connection, job_id, state, error=error)
         level = "info" if state is JobState.COMPLETED else "error"
         await jobs.log(connection, job_id, level, f"Job {state}", **progress.counts.model_dump())
+    blobs.forget_copies(job.file_blob, job.index_blob)
     jobs_finished(state)
     log.info(
         "Job ended",

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ async def _plan(database: Database, blobs: Blobs, settings: Settings, job: Job, 
         layout = layout_of_copy(head, layout, name=job.file_name or place.blob, size=place.size, options=job.options)
 
     def open_at(offset: int) -> Iterable[bytes]:
-        return blobs.read(place.container, place.blob, offset=offset, etag=place.etag)
+        return blobs.read(place.container, place.blob, offset=offset, etag=place.etag, keep=True)
 
     with tempfile.TemporaryFile() as index:
         scan = await asyncio.to_thread(
@@ -81,8 +82,9 @@ async def _plan(database: Database, blobs: Blobs, settings: Settings, job: Job, 
             duplicates=job.options.duplicates,
         )
         index_blob = f"{job.id}/index"
+        size = index.seek(0, os.SEEK_END)
         index.seek(0)
-        await blobs.upload(settings.files_container, index_blob, _chunks(index), overwrite=True)
+        await blobs.upload(settings.files_container, index_blob, _chunks(index), overwrite=True, keep_bytes=size)
     await _save(database, job, scan, place, index_blob, phases)
 
 

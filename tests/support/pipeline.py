@@ -21,7 +21,7 @@ async def run_job(
         todo = await list_batches(database, job_id, attempt, phase, limit=1_000)
         for number in todo["waiting"] + todo["failed"]:
             await load_batch(database, blobs, settings, job_id, attempt, phase, number)
-    return await finish_job(database, job_id, attempt)
+    return await finish_job(database, blobs, job_id, attempt)
 
 
 async def run_started_jobs(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shared.domain.errors import FileRefusedError
+from shared.files.reader import Reader
 from tests.support.reading import Imported, load
 
 
@@ -238,3 +239,31 @@ def test_rows_with_too_few_cells_are_counted() -> None:
     assert [record.external_id for record in found.good] == ["1", "2", "3", "4"]
     [warning] = found.remarks.sentences(None)
     assert warning.startswith("2 rows have fewer cells than the header")
+
+
+JIRA = (
+    "Issue key,Summary,Labels,Labels,Sprint,Sprint,Custom field (Story Points),Custom field (Story point estimate),"
+    "Parent key,Custom field (Epic Link),Description"
+)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        (JIRA, "HB-{0},Crane,a,,S1,S2,,5,,HB-9,h2. x"),
+        (JIRA, "HB-{0},Crane,,,S1,,3,5,HB-8,HB-9,"),
+        ("number,short_description,state,category,cmdb_ci", "INC{0},Lift,6,Hardware,?"),
+        ("ID,Work Item Type,Title 1,Title 2,Assigned To", "{0},Bug,,Crane,Ada Vale <ada@vale.example>"),
+        ("Title,URL,State,IID,Author Username", "Crane,https://git.example/p/crane/-/issues/{0},closed,{0},ada"),
+        ("external_id,title,labels,note", "{0},Crane,a"),
+    ],
+)
+def test_records_come_out_alike_whether_read_together_or_singly(header: str, row: str) -> None:
+    raws = [f"{row.format(number)}\n".encode() for number in range(40)]
+    together = load(f"{header}\n".encode() + b"".join(raws))
+    reader = Reader(together.layout)
+
+    singly = [reader.normalize([raw], [number])[0][0] for number, raw in enumerate(raws, 2)]
+
+    assert together.good == singly
+    assert together.remarks == reader.remarks

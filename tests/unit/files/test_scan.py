@@ -99,7 +99,11 @@ def test_cutter_says_what_csv_reader_says(text: str, size: int, delimiter: str, 
         expected = None
 
     try:
-        found = [pair for block in Cutter(layout, column).cut(cut(data, size)) for pair in block]
+        found = [
+            pair
+            for raws, cells in Cutter(layout, column).cut(cut(data, size))
+            for pair in zip(raws, cells, strict=True)
+        ]
     except FileRefusedError:
         found = None
 
