@@ -208,12 +208,15 @@ def _csv_layout(
     )
     columns = [index for field in DATE_FIELDS for index in layout.indices(field)]
     dates = [row[index] for row in shape.sample for index in columns if index < len(row) and row[index]]
+    # GitLab's headers say it: Created At (UTC).
+    silent = [index for index in columns if "utc" not in shape.header[index].lower()]
+    unzoned = [row[index] for row in shape.sample for index in silent if index < len(row)]
     # Columns that are empty so far may turn out to hold anything.
     doubtful = any(map(is_numeric_ambiguous, dates)) if dates else bool(columns)
     return layout.model_copy(
         update={
             "ambiguous_dates": doubtful and layout.date_order is None,
-            "warnings": (*layout.warnings, *_zone_warning(dates)),
+            "warnings": (*layout.warnings, *_zone_warning(unzoned)),
         }
     )
 

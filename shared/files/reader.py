@@ -303,21 +303,24 @@ class Reader:
                 code="too_large", reason=f"The record is larger than {MAX_RECORD_BYTES} bytes", hint="Shorten its texts"
             )
         if not self._csv:
-            if content is None:
-                return Problem(code="invalid_json", reason="Not a JSON object", hint="Write one object a line")
-            return None
-        if not raw.isascii():
-            try:
-                raw.decode(self._layout.encoding)
-            except UnicodeDecodeError as error:
-                if self._recode(raw, content):
-                    return self._too_wide(content)
-                return Problem(
-                    code="invalid_encoding",
-                    reason=f"The bytes {error.object[error.start : error.end].hex(' ')} are no {self._layout.encoding}",
-                    hint="Save the file as UTF-8, or name its encoding",
-                )
+            if content is not None:
+                return None
+            no_json = Problem(code="invalid_json", reason="Not a JSON object", hint="Write one object a line")
+            return self._undecodable(raw) or no_json
+        if not raw.isascii() and (problem := self._undecodable(raw)) and not self._recode(raw, content):
+            return problem
         return self._too_wide(content)
+
+    def _undecodable(self, raw: bytes) -> Problem | None:
+        try:
+            raw.decode(self._layout.encoding)
+        except UnicodeDecodeError as error:
+            return Problem(
+                code="invalid_encoding",
+                reason=f"The bytes {error.object[error.start : error.end].hex(' ')} are no {self._layout.encoding}",
+                hint="Save the file as UTF-8, or name its encoding",
+            )
+        return None
 
     def _recode(self, raw: bytes, content: list[str]) -> bool:
         """Read the cells of a row that is not in the file's encoding, if another may be tried; whether that worked."""

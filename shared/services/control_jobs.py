@@ -44,6 +44,7 @@ async def cancel_job(database: Database, caller: Caller, job_id: UUID) -> Job:
         if after is None:
             raise ConflictError(f"The job has ended already: it is {before.state}")
         await _audit(connection, caller, "job.cancelled", before, after)
+        await jobs.log(connection, job_id, "info", "Cancelled by hand", by=caller.id)
     log.info("Job cancelled", extra={"action": "job_cancelled", "job_id": str(job_id)})
     return after
 

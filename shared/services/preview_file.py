@@ -13,7 +13,7 @@ from shared.domain.rejection import Problem
 from shared.files.detect import HEAD_BYTES
 from shared.files.examine import Examined, Normalized, check_format, examine
 from shared.files.index import HASH_BYTES
-from shared.files.reader import BrokenRecord
+from shared.files.reader import BrokenRecord, NormalizedRecord
 from shared.services.job_status import LayoutSummary, summarize_layout
 from shared.store.database import Connection, Database
 from shared.store.records import MIRRORS, Mirror, copy_lines
@@ -94,11 +94,17 @@ async def preview_file(
         rows_examined=len(found.rows) - len(wanted) + normalized.seen,
         counts=_count(found, answers, normalized, judged, wanted=len(wanted), options=options),
         layout=summarize_layout(found.layout.model_dump(mode="json")),
-        sample=[found.reader.sample(record.values) for _, record in sampled.good[:_SAMPLES]],
+        sample=_first(found, normalized.good + sampled.good),
         problems=_problem_kinds(normalized.broken),
         warnings=[*found.warnings, *remarks],
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _first(found: Examined, good: list[tuple[int, NormalizedRecord]]) -> list[dict[str, Any]]:
+    """Some records to look at: the first, and where those are broken what else was read."""
+    by_position = dict(good)
+    return [found.reader.sample(by_position[position].values) for position in sorted(by_position)[:_SAMPLES]]
 
 
 async def assert_format(file: BinaryIO, *, name: str, size: int, options: ImportOptions, expected: str | None) -> None:

@@ -117,6 +117,14 @@ async def test_rows_with_too_few_cells_are_told_before_and_after(operator: httpx
         assert [warning[:36] for warning in warnings] == ["1 row has fewer cells than the heade"]
 
 
+async def test_a_sample_is_shown_also_where_the_first_rows_are_broken(operator: httpx.AsyncClient) -> None:
+    broken = [f"GULL-{number},,Open,2025-03-03T10:00:00Z" for number in range(100, 200)]
+
+    foretold = await preview(operator, csv_of([*broken, *STORED]))
+
+    assert [row["external_id"] for row in foretold["sample"]] == ["GULL-1", "GULL-2", "GULL-3"]
+
+
 async def test_a_preview_stores_nothing(operator: httpx.AsyncClient, database: Database) -> None:
     await preview(operator, csv_of(NEXT))
 

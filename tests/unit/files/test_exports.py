@@ -148,6 +148,13 @@ def test_gitlab_issues_belong_to_the_project_in_their_address() -> None:
     assert (found["project"], found["key"]) == ("port/north/crane", "7")
 
 
+def test_columns_that_name_their_zone_cause_no_warning() -> None:
+    row = "Crane,https://git.example/p/c/-/issues/7,Open,7,ada,2025-03-31 14:05:00"
+    found = load(f"Title,URL,State,IID,Author Username,Created At (UTC)\n{row}\n")
+
+    assert (found.values()["source_created_at"], found.warnings) == ("2025-03-31T14:05:00+00:00", [])
+
+
 def test_tags_of_pairs_become_labels_with_their_values() -> None:
     found = read_json({"id": "1", "title": "t", "tags": [{"key": "release", "value": "1.4"}]})
 
@@ -231,6 +238,13 @@ def test_utf8_behind_a_plain_beginning_stays_utf8_and_a_broken_letter_is_rejecte
 
     assert (found.good[-1].external_id, found.codes) == ("Ö-1", ["invalid_encoding"])
     assert found.remarks.recoded == 0
+
+
+def test_a_line_of_json_in_another_encoding_says_so() -> None:
+    lines = b'{"external_id":"1","title":"a"}\n{"external_id":"2","title":"\xc3\xa4\xc3\xa4\xc3\xa4\xc3\xa4"}\n'
+    found = load(lines + b'{"external_id":"3","title":"\xe4"}\n')
+
+    assert (len(found.good), found.codes) == (2, ["invalid_encoding"])
 
 
 def test_rows_with_too_few_cells_are_counted() -> None:
