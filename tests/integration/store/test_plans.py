@@ -1,0 +1,113 @@
+"""Queries a person waits for stay cheap when the table is large: their plans, at a million issues."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from shared.domain.job import Kind
+from shared.store import issues
+from shared.store.records import MIRRORS
+from tests.support.postgres import TestDatabases
+
+ISSUES = 1_000_000
+# In the planner's units; to read the whole table costs about 50,000.
+A_TENTH_OF_THE_TABLE = 5_000
+_FILL = """
+insert into issues (import_source, external_id, key, title, status, status_category, assignee, project, labels,
+                    source_updated_at, payload, content_hash, job_id)
+select 'source-' || mod(n, 5), n, 'KEY-' || n, 'Title of ' || n, case mod(n, 7) when 0 then 'Done' else 'Open' end,
+       case mod(n, 7) when 0 then 'done' else 'open' end, 'person ' || mod(n, 500), 'project ' || mod(n, 40),
+       '["backend"]', case when mod(n, 50) > 0 then timestamptz '2025-01-01Z' + n * interval '20 seconds' end, '{}',
+       '\\x00', gen_random_uuid()
+  from generate_series(1, %s) as n
+"""
+
+
+class Explaining:
+    """Stands in for a connection: explains what is executed on it."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self.plans: list[dict[str, Any]] = []
+
+    async def execute(self, query: Any, params: Any = None, **_: Any) -> "Explaining":
+        text = query if isinstance(query, sql.Composable) else sql.SQL(query)
+        if "set_config" in text.as_string(self._connection):
+            await self._connection.execute(query, params)
+            return self
+        cursor = await self._connection.execute(sql.SQL("explain (format json) ") + text, params)
+        row = await cursor.fetchone()
+        self.plans.append(row[0][0])
+        return self
+
+    async def fetchall(self) -> list[Any]:
+        return []
+
+    async def fetchone(self) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def large(databases: TestDatabases) -> Iterator[str]:
+    """URL of a database with a million issues of five sources."""
+    with databases.database() as url:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(_FILL, (ISSUES,))
+            connection.execute("vacuum (analyze) issues")
+        yield url
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {},
+        {"import_source": "source-3"},
+        {"import_source": "source-3", "status_category": "open"},
+        {"import_source": "source-3", "project": "project 8"},
+        {"assignee": "person 7"},
+        {"updated_since": datetime(2025, 8, 1, tzinfo=UTC)},
+        {"label": "backend"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("before", [None, (datetime(2025, 5, 1, tzinfo=UTC), "source-2", "77")], ids=["first", "next"])
+async def test_a_page_of_issues_costs_its_rows(
+    large: str, filters: dict[str, Any], before: tuple[datetime, str, str] | None
+) -> None:
+    async with explaining(large) as connection:
+        await issues.list_issues(connection, filters=filters, before=before, limit=50)
+
+        assert_cheap(connection)
+
+
+async def test_asking_which_records_are_held_looks_each_up(large: str) -> None:
+    async with explaining(large) as connection:
+        ids = [str(number) for number in range(1, 5_000)]
+        await MIRRORS[Kind.ISSUES].find_differences(connection, "source-3", ids, bytes(16 * len(ids)))
+
+        assert "Seq Scan" not in json.dumps(connection.plans), connection.plans
+
+
+async def test_one_issue_is_found_by_its_key(large: str) -> None:
+    async with explaining(large) as connection:
+        await issues.find_issue(connection, "source-3", "8")
+
+        assert_cheap(connection)
+
+
+@asynccontextmanager
+async def explaining(url: str) -> AsyncIterator[Any]:
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        yield Explaining(connection)
+
+
+def assert_cheap(connection: Explaining) -> None:
+    [plan] = connection.plans
+    assert "Seq Scan" not in json.dumps(plan), plan
+    assert plan["Plan"]["Total Cost"] < A_TENTH_OF_THE_TABLE, plan
