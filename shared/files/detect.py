@@ -29,7 +29,9 @@ _REFUSED = (
 )
 # What a file is read as whose letters turn up late: Western exports are hardly ever anything else.
 _LATE_ENCODING = "cp1252"
-_NO_ZONE = re.compile(r"\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[ap]\.?m\.?)?\s*\Z", re.IGNORECASE)
+# Not the end of an offset such as +02:00.
+_NO_ZONE = re.compile(r"(?<![+-]\d)\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[ap]\.?m\.?)?\s*\Z", re.IGNORECASE)
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2,}")
 _HUMP = re.compile(r"[a-z][A-Z]")
 _ASCII = 'a1,;\t|"\r\n{}'
 
@@ -216,9 +218,19 @@ def _csv_layout(
     return layout.model_copy(
         update={
             "ambiguous_dates": doubtful and layout.date_order is None,
-            "warnings": (*layout.warnings, *_zone_warning(unzoned)),
+            "warnings": (*layout.warnings, *_zone_warning(unzoned), *_rounded_ids(layout, shape.sample)),
         }
     )
+
+
+def _rounded_ids(layout: Layout, sample: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """A warning if a spreadsheet has made powers of ten of long ids: different records then share one."""
+    columns = layout.indices("external_id")
+    ids = (row[index] for row in sample for index in columns if index < len(row))
+    rounded = next((text for text in ids if _ROUNDED.fullmatch(text.strip())), None)
+    if rounded is None:
+        return ()
+    return (f"Ids such as {rounded} were rounded by a spreadsheet; export again and open the column as text",)
 
 
 def _zone_warning(dates: Sequence[str]) -> tuple[str, ...]:

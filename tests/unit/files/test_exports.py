@@ -155,6 +155,17 @@ def test_columns_that_name_their_zone_cause_no_warning() -> None:
     assert (found.values()["source_created_at"], found.warnings) == ("2025-03-31T14:05:00+00:00", [])
 
 
+@pytest.mark.parametrize("time", ["2025-03-31T14:05:00+02:00", "2025-03-31T14:05:00Z", "2025-03-31 14:05 -0500"])
+def test_times_with_an_offset_cause_no_warning(time: str) -> None:
+    assert load(f"external_id,title,source_created_at\n1,Crane,{time}\n").warnings == []
+
+
+def test_ids_a_spreadsheet_has_rounded_are_warned_of() -> None:
+    [warning] = load("external_id,title\n1.23E+12,Crane\n").warnings
+
+    assert "1.23E+12" in warning
+
+
 def test_tags_of_pairs_become_labels_with_their_values() -> None:
     found = read_json({"id": "1", "title": "t", "tags": [{"key": "release", "value": "1.4"}]})
 
