@@ -25,7 +25,7 @@ setup: $(PYTHON_STAMP) $(NODE_STAMP) ## Install the pinned Python and npm packag
 run: setup ## Start the whole stack and keep it running until Ctrl-C
 	@exec $(PY) -m local.up
 
-demo: setup ## Import the files in examples/ through the API and show what came in
+demo: setup ## Import the files in examples/ through the API, sync five simulated trackers, show what came in
 	@exec $(PY) -m local.demo
 
 check: setup ## Lint, types and import rules

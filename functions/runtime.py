@@ -68,11 +68,12 @@ async def _make(chosen: Settings) -> Runtime:
 
 
 def _master_keys(chosen: Settings) -> MasterKeys:
+    ring = chosen.credential_encryption_key.get_secret_value()
     if chosen.credential_key_vault_key:
         from shared.security.key_vault import KeyVaultKeys
 
-        return KeyVaultKeys(chosen.credential_key_vault_key)
-    return KeyRing(chosen.credential_encryption_key.get_secret_value())
+        return KeyVaultKeys(chosen.credential_key_vault_key, former=KeyRing(ring) if ring else None)
+    return KeyRing(ring)
 
 
 def _entra_password() -> Callable[[], Awaitable[str]]:

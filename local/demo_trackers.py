@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,16 +15,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from local.processes import StackError, require_free_port, start_child, wait_until
-from local.stack import ROOT
+from local.stack import ROOT, port_from_environment
 from local.trackers.__main__ import DAY_SECONDS
 
 ISSUES = 300
 CHANGES = 12
-# Fixed, because addresses are part of what trackers send: others would make every record a changed one.
+# The same every time, because addresses are part of what trackers send: others make every record a changed one.
+PORT_SETTING = "TRACKERS_PORT"
 FIRST_PORT = 7181
 TRACKERS = 5
 ENDED = {"completed", "failed", "cancelled"}
-POLL_SECONDS = 0.7
+POLL_SECONDS = 1.0
 START_SECONDS = 60
 DEADLINE_SECONDS = 300
 
@@ -37,6 +38,8 @@ class Calls(Protocol):
 
     def call(self, method: str, path: str, **content: Any) -> Any: ...
 
+    def statuses(self, jobs: Iterable[str]) -> dict[str, Status]: ...
+
 
 def show_trackers(console: Console, api: Calls, state_dir: Path) -> bool:
     """Sync every tracker twice and say what came; False if a sync did not complete."""
@@ -44,18 +47,19 @@ def show_trackers(console: Console, api: Calls, state_dir: Path) -> bool:
         for told in trackers:
             _connect(api, told)
         console.print(_previews(api, trackers))
-        first = _sync(console, api, trackers, "First sync", {"mode": "full"})
+        first = _sync(console, api, trackers, "Full sync", {"mode": "full"})
         for told in trackers:
             _control(told, "churn", changes=CHANGES)
             _control(told, "advance", seconds=DAY_SECONDS)
         _days_file(state_dir).write_text(str(_days(state_dir) + 1), encoding="utf-8")
-        second = _sync(console, api, trackers, f"After {CHANGES} changes each", {"mode": "incremental", "census": True})
+        title = f"A day and {CHANGES} changes in each later: incremental sync, and a census for what is gone"
+        second = _sync(console, api, trackers, title, {"mode": "incremental", "census": True})
         console.print(_summary(first, second))
         console.print(_proof(api, trackers))
-        for told in trackers:
-            # Their addresses are gone when the demo ends: the clock must not call them.
-            api.call("POST", f"/api/integrations/{slug_of(told)}/pause")
-    return all(status["state"] == "completed" for status in [*first.values(), *second.values()])
+    failed = [status for status in [*first.values(), *second.values()] if status["state"] != "completed"]
+    for status in failed:
+        console.print(f"{status['import_source']} {status['state']}: {status['error']}", style="red", markup=False)
+    return not failed
 
 
 def slug_of(told: Told) -> str:
@@ -65,13 +69,14 @@ def slug_of(told: Told) -> str:
 
 @contextmanager
 def _running_trackers(console: Console, state_dir: Path) -> Iterator[list[Told]]:
+    port = port_from_environment(PORT_SETTING, FIRST_PORT)
     for offset in range(TRACKERS):
-        require_free_port(FIRST_PORT + offset, "a simulated tracker", "FIRST_PORT in local/demo_trackers.py")
+        require_free_port(port + offset, "a simulated tracker", PORT_SETTING)
     told = state_dir / "trackers.json"
     told.unlink(missing_ok=True)
     command = [sys.executable, "-m", "local.trackers", "--state", str(state_dir), "--issues", str(ISSUES)]
     # Where the demo before this one left them.
-    command += ["--days", str(_days(state_dir)), "--changes", str(CHANGES), "--port", str(FIRST_PORT)]
+    command += ["--days", str(_days(state_dir)), "--changes", str(CHANGES), "--port", str(port)]
     with console.status("Starting the simulated trackers"):
         child = start_child(
             "trackers", command, state_dir=state_dir, log_file=state_dir / "logs" / "trackers.log", cwd=ROOT
@@ -102,20 +107,27 @@ def _connect(api: Calls, told: Told) -> None:
         api.call("PATCH", f"/api/integrations/{slug}", json=place)
     else:
         api.call("POST", "/api/integrations", json={"slug": slug, "source": told["source"], **place})
+        # Their addresses are gone when the demo ends, however it ends: the clock must not call them.
+        api.call("POST", f"/api/integrations/{slug}/pause")
     tested = api.call("POST", f"/api/integrations/{slug}/test")
     if not tested["passed"]:
         raise StackError(f"The connection {slug} did not pass its test: {tested['error']}")
 
 
 def _previews(api: Calls, trackers: list[Told]) -> Table:
-    table = _table("What previews show", "connection", "issues", "calls", "key", "title", "status", "assignee")
+    columns = ("connection", "issues there", "calls to come", "key", "title", "status", "assignee")
+    table = _table("What previews show", *columns)
     for told in trackers:
         seen = api.call("POST", f"/api/import/{told['source']}/preview", json={"connection": slug_of(told)})
         total, calls = seen["issues"], seen["estimated_calls"]
         for index, issue in enumerate(seen["sample"][:2]):
-            head = [slug_of(told), str(total or "?"), str(calls or "?")] if not index else ["", "", ""]
+            head = [slug_of(told), _or_untold(total), _or_untold(calls)] if not index else ["", "", ""]
             table.add_row(*head, *(str(issue[name] or "")[:40] for name in ("key", "title", "status", "assignee")))
     return table
+
+
+def _or_untold(number: int | None) -> str:
+    return "not told" if number is None else f"{number:,}"
 
 
 def _sync(console: Console, api: Calls, trackers: list[Told], title: str, body: Mapping[str, Any]) -> dict[str, Status]:
@@ -132,8 +144,10 @@ def _sync(console: Console, api: Calls, trackers: list[Told], title: str, body: 
             if time.monotonic() > deadline:
                 raise StackError(f"The sync of {waiting[0]} did not end in time")
             time.sleep(POLL_SECONDS)
-            for slug in waiting[:3]:
-                status = api.call("GET", f"/api/import/status/{jobs[slug]}")
+            statuses = api.statuses(jobs[slug] for slug in waiting)
+            for slug in waiting:
+                if (status := statuses.get(jobs[slug])) is None:
+                    continue
                 note = f"{status['state']}, {status['counts']['rows']:,} records, {status['sync']['requests']} calls"
                 ended = status["state"] in ENDED
                 progress.update(bars[slug], completed=100 if ended else status["percent"], note=note)
@@ -144,14 +158,14 @@ def _sync(console: Console, api: Calls, trackers: list[Told], title: str, body: 
 
 
 def _summary(first: Mapping[str, Status], second: Mapping[str, Status]) -> Table:
-    names = ("created", "updated", "unchanged", "gone", "calls", "s")
+    names = ("created", "updated", "unchanged", "gone", "calls", "seconds")
     table = _table("What came over", "connection", "sync", *names)
-    for slug in first:
-        for title, status in (("first", first[slug]), ("second", second[slug])):
+    for slug in sorted(first):
+        for title, status in (("full", first[slug]), ("later", second[slug])):
             gone = sum(of.get("deleted", 0) for of in status["sync"]["streams"].values())
             counts = [f"{status['counts'][name]:,}" for name in names[:3]]
             row = (*counts, str(gone), str(status["sync"]["requests"]), f"{status['seconds'] or 0:.1f}")
-            table.add_row(slug if title == "first" else "", title, *row)
+            table.add_row(slug if title == "full" else "", title, *row)
     return table
 
 

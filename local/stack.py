@@ -192,19 +192,20 @@ class Stack:
 
 def options_from_environment() -> StackOptions:
     """Ports and database from TRIBUTARY_PORT, POSTGRES_PORT, AZURITE_BLOB_PORT, AZURITE_QUEUE_PORT, DATABASE_URL."""
-    environment = process_environment()
     defaults = StackOptions()
-
-    def port(name: str, default: int) -> int:
-        try:
-            return int(environment.get(name) or default)
-        except ValueError:
-            raise StackError(f"{name} is {environment[name]!r}, which is no port number") from None
-
     return StackOptions(
-        port=port("TRIBUTARY_PORT", defaults.port),
-        postgres_port=port("POSTGRES_PORT", defaults.postgres_port),
-        blob_port=port("AZURITE_BLOB_PORT", defaults.blob_port),
-        queue_port=port("AZURITE_QUEUE_PORT", defaults.queue_port),
-        database_url=environment.get("DATABASE_URL", ""),
+        port=port_from_environment("TRIBUTARY_PORT", defaults.port),
+        postgres_port=port_from_environment("POSTGRES_PORT", defaults.postgres_port),
+        blob_port=port_from_environment("AZURITE_BLOB_PORT", defaults.blob_port),
+        queue_port=port_from_environment("AZURITE_QUEUE_PORT", defaults.queue_port),
+        database_url=process_environment().get("DATABASE_URL", ""),
     )
+
+
+def port_from_environment(name: str, default: int) -> int:
+    """The port a variable names; StackError if that is no number."""
+    text = process_environment().get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise StackError(f"{name} is {text!r}, which is no port number") from None

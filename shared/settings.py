@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     credential_encryption_key: SecretStr = Field(
         SecretStr(""), description="Key ring `id:base64 of 32 bytes`, the newest first, comma-separated"
     )
-    credential_key_vault_key: str = Field("", description="URL of an RSA key in Key Vault, instead of the key ring")
+    credential_key_vault_key: str = Field(
+        "", description="URL of an RSA key in Key Vault, which wraps instead of the key ring"
+    )
     allow_private_addresses: bool = Field(
         False, description="Connections may lead to http and private addresses: for a local stack only"
     )

@@ -1,7 +1,9 @@
 """Errors as clients see them: one table from error class to status, one shape (RFC 9457), nothing about our insides."""
 
 import logging
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -124,6 +126,9 @@ def answer(scope: Mapping[str, Any], error: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, TooManyRequestsError):
         headers["Retry-After"] = str(error.retry_after)
+    elif isinstance(error, SourceError) and error.retry_at is not None:
+        wait = (error.retry_at - datetime.now(UTC)).total_seconds()
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     elif error.retryable:
         headers["Retry-After"] = str(_RETRY_UNAVAILABLE_SECONDS)
     return respond(problem, headers)

@@ -114,7 +114,7 @@ _TOOLS = [
 ]
 
 
-@router.post("", status_code=202, summary="Import a file", responses={202: _LOCATION, **problems(400, 413, 422)})
+@router.post("", status_code=202, summary="Import a file", responses={202: _LOCATION, **problems(400, 409, 413, 422)})
 async def import_file(context: InContext, caller: Operator, response: Response, sent: Sent) -> Accepted:
     """Store the file and queue a job for it. The format is found out from the file; a broken one fails the job with a
     clear reason.
@@ -181,7 +181,7 @@ async def preview(context: InContext, _caller: Operator, source: Format, sent: S
     "/{source}/execute",
     status_code=202,
     summary="Import a file of a known format",
-    responses={202: _LOCATION, **problems(400, 413, 422)},
+    responses={202: _LOCATION, **problems(400, 409, 413, 422)},
 )
 async def execute(context: InContext, caller: Operator, response: Response, source: Format, sent: Sent) -> Accepted:
     """As `POST /api/import`, but a file that is of another format, or cannot be read at all, is refused at once."""

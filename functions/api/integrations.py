@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from functions.api import paging
 from functions.api.auth import GuardedRoute, needs
@@ -28,10 +28,10 @@ from shared.services.manage_connections import (
     find_view,
     list_views,
     remove_connection,
-    rotate_credentials,
     to_view,
 )
 from shared.services.probe_connection import ProbeResult, discover, probe_connection
+from shared.services.rotate_credentials import Rotation, rotate_credentials
 from shared.services.run_schedules import ScheduleChange, change_schedule, pause_schedule, resume_schedule
 from shared.services.track_users import track_users
 from shared.services.watch_connections import (
@@ -91,6 +91,8 @@ class SourceForms(BaseModel):
 class SyncRequest(BaseModel):
     """What to sync."""
 
+    model_config = ConfigDict(extra="forbid")
+
     mode: Literal["incremental", "full", "census"] = Field(
         default="incremental",
         description="`incremental`: what changed; `full`: everything again; `census`: find what is gone or was missed",
@@ -148,12 +150,16 @@ class Watchlist(BaseModel):
 class Watched(BaseModel):
     """An account to follow."""
 
+    model_config = ConfigDict(extra="forbid")
+
     account: Word = Field(description="Its id at the source", examples=["5b10ac8d82e05b22cc7d4ef5"])
     name: Word | None = None
 
 
 class WatchRequest(BaseModel):
     """The whole watchlist; an empty one follows everybody."""
+
+    model_config = ConfigDict(extra="forbid")
 
     items: list[Watched] = Field(max_length=200)
 
@@ -163,12 +169,6 @@ class WatchlistAnswer(BaseModel):
 
     items: list[TrackedUser]
     backfill: Accepted | None
-
-
-class Rotated(BaseModel):
-    """How many secrets are wrapped by the current master key now that were not."""
-
-    secrets: int
 
 
 @router.get("", summary="Connections", responses=problems(422))
@@ -232,10 +232,13 @@ async def metrics(context: InContext, _caller: Reader) -> MetricList:
 
 
 @router.post("/credentials/rotate", summary="Wrap all credentials with the current key", responses=problems(422))
-async def rotate(context: InContext, caller: Admin) -> Rotated:
-    """After a new key was put in front of CREDENTIAL_ENCRYPTION_KEY, or into CREDENTIAL_KEY_VAULT_KEY."""
+async def rotate(context: InContext, caller: Admin) -> Rotation:
+    """After a new key was put in front of CREDENTIAL_ENCRYPTION_KEY, or into CREDENTIAL_KEY_VAULT_KEY.
+
+    Repeating it does no harm. A connection whose key is lost is named; its credentials have to be sent again.
+    """
     runtime = context.runtime
-    return Rotated(secrets=await rotate_credentials(runtime.database, runtime.connectors.sealer, caller))
+    return await rotate_credentials(runtime.database, runtime.connectors.sealer, caller)
 
 
 @router.get("/{slug}", summary="A connection", responses=problems(404, 422))
@@ -245,9 +248,9 @@ async def one(context: InContext, _caller: Reader, slug: Slug) -> Connected:
     return _connected(view, schedule_view(schedule))
 
 
-@router.patch("/{slug}", summary="Change a connection", responses=problems(400, 404, 422))
+@router.patch("/{slug}", summary="Change a connection", responses=problems(400, 404, 409, 422))
 async def change(context: InContext, caller: Admin, slug: Slug, body: ConnectionChange) -> Connected:
-    """What is left out stays. Credentials are merged; another address needs all of them again."""
+    """What is left out stays. Credentials are merged, settings replaced; a new address needs all credentials again."""
     runtime = context.runtime
     return _connected(to_view(await change_connection(runtime.database, runtime.connectors.sealer, caller, slug, body)))
 
@@ -259,13 +262,13 @@ async def remove(context: InContext, caller: Admin, slug: Slug) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/{slug}/test", summary="Test a connection", responses=problems(404, 422))
+@router.post("/{slug}/test", summary="Test a connection", responses=problems(404, 409, 422))
 async def test(context: InContext, caller: Operator, slug: Slug) -> ProbeResult:
     """Who we are to the source, what we may see, and what a first import takes; or what is wrong, with advice."""
     return await probe_connection(context.runtime.database, context.runtime.connectors, caller, slug)
 
 
-@router.get("/{slug}/discover", summary="What there is to choose from", responses=problems(404, 422, 502))
+@router.get("/{slug}/discover", summary="What there is to choose from", responses=problems(404, 409, 422, 502))
 async def discovered(
     context: InContext,
     _caller: Operator,

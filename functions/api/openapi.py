@@ -50,13 +50,16 @@ _TRUTH = ["true", "false", "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f
 _ALWAYS = (401, 403, 429, 500, 503)
 
 DESCRIPTION = """
-Brings issues, defects, incidents and errors from files into one PostgreSQL database.
+Brings issues, defects, incidents and errors from files and trackers into one PostgreSQL database.
 
 **Import a file** with one call, `POST /api/import`, and follow its job at `GET /api/import/status/{job_id}`. Larger
 files than 50 MB go straight to the storage: `POST /api/import/uploads` gives an address for them.
 
+**Connect a tracker** with `POST /api/integrations`, test it at `POST /api/integrations/{slug}/test`, and it is synced
+from then on.
+
 **Credentials**: an Entra ID access token as `Authorization: Bearer …`, or an API key as `X-API-Key`. Roles include each
-other: *reader* sees, *operator* imports, *admin* manages keys and the pipeline.
+other: *reader* sees, *operator* imports and syncs, *admin* manages connections, keys and the pipeline.
 
 **Limits**: 100 requests a minute for each caller; the headers `RateLimit-Limit`, `RateLimit-Remaining` and
 `RateLimit-Reset` tell what is left.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Match
 from starlette.types import Scope
 
@@ -34,6 +34,8 @@ ScopeName = Annotated[str, Field(min_length=1, max_length=300)]
 class TrackerImport(BaseModel):
     """An import from a connection."""
 
+    model_config = ConfigDict(extra="forbid")
+
     connection: ConnectionSlug = Field(description="Slug of a tested connection")
     keys: list[Annotated[str, Field(min_length=1, max_length=300, examples=["PETREL-17"])]] = Field(
         default=[], max_length=1_000, description="Only these issues"
@@ -47,6 +49,8 @@ class TrackerImport(BaseModel):
 
 class SourcePreviewRequest(BaseModel):
     """What to look at."""
+
+    model_config = ConfigDict(extra="forbid")
 
     connection: ConnectionSlug
     scopes: list[ScopeName] = Field(default=[], max_length=200, description="Only these projects or repositories")

@@ -31,6 +31,9 @@ async def serve(state: Path, trackers: list[Tracker], port: int) -> None:
     path = state / "trackers.json"
     path.with_suffix(".tmp").write_text(json.dumps(told, indent=2), encoding="utf-8")
     path.with_suffix(".tmp").rename(path)
+    for tracker in trackers:
+        print(f"{tracker.source:<12}{tracker.url}")
+    print(f"How to connect to each stands in {path}. Ctrl-C stops them.", flush=True)
     stopped = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(each, stopped.set)

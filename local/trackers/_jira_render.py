@@ -56,6 +56,7 @@ class Renderer:
     embedded_comments: int = 20
     embedded_worklogs: int = 20
     embedded_changes: int = 40
+    time_tracking: bool = True
 
     @property
     def api(self) -> str:
@@ -136,7 +137,7 @@ class Renderer:
     def _embedded(self, issue: Issue, *, whole: bool) -> dict[str, Any]:
         comments = issue.comments if whole else issue.comments[: self.embedded_comments]
         worklogs = issue.worklogs[: self.embedded_worklogs]
-        return {
+        embedded = {
             "comment": {
                 "comments": [self.comment(each) for each in comments],
                 "maxResults": len(comments),
@@ -150,6 +151,7 @@ class Renderer:
                 "startAt": 0,
             },
         }
+        return embedded if self.time_tracking else {"comment": embedded["comment"]}
 
     def _sprint_field(self, issue: Issue) -> Any:
         sprint = self.world.sprints.get(issue.sprint or 0)

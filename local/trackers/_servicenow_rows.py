@@ -69,6 +69,7 @@ class Entered:
 
     comment: Comment
     task: Task
+    table: str
 
     @property
     def hidden(self) -> bool:
@@ -172,7 +173,7 @@ _TASK_FIELDS: dict[str, Field] = {
 TASK_COLUMNS = (*_TASK_FIELDS, "opened_at", "closed_at", "resolved_at", "sys_created_on", "sys_updated_on")
 JOURNAL: dict[str, Field] = {
     "sys_id": _plain(lambda entry: entry.sys_id),
-    "name": _plain(lambda entry: entry.task.class_name),
+    "name": _plain(lambda entry: entry.table),
     "element": _plain(lambda entry: "work_notes" if entry.comment.internal else "comments"),
     "element_id": _plain(lambda entry: entry.task.sys_id),
     "value": _plain(lambda entry: entry.comment.body),

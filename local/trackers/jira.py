@@ -6,32 +6,29 @@ refuses to compare with keys that are gone or moved, and answers nobody with an 
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 from aiohttp import web
 
+from local.trackers._jira_access import GATEWAY, HIDDEN, JiraAccess
 from local.trackers._jira_jql import Jql, JqlError, Query, arrange, find_issue, select
 from local.trackers._jira_render import Renderer
-from local.trackers.service import Tracker, json_response
+from local.trackers.service import json_response
 from local.trackers.world import Issue, Project, World
 
 _REMOVED = (
     "The requested API has been removed. Please migrate to the /rest/api/3/search/jql API. A full migration guideline "
     "is available at https://developer.atlassian.com/changelog/#CHANGE-2046"
 )
-_HIDDEN = "Issue does not exist or you do not have permission to see it."
 _PAGE_WITH_FIELDS = 100
 _PAGE_OF_IDS = 5_000
 _BULK = 100
 _NO_SPRINTS = "The board does not support sprints"
 
 
-class JiraTracker(Tracker):
+class JiraTracker(JiraAccess):
     """A Jira site. `email` and token are basic authentication; the token alone is a bearer."""
-
-    source: ClassVar[str] = "jira"
 
     def __init__(
         self,
@@ -43,113 +40,80 @@ class JiraTracker(Tracker):
         latency: float = 0.0,
         time_zone: str = "UTC",
     ) -> None:
-        super().__init__(world, token=token, latency=latency)
-        self.cloud = cloud
-        self.email = email
+        super().__init__(world, cloud=cloud, email=email, token=token, latency=latency)
         self.time_zone = time_zone
         # Data Center: what the administrator lets a page have.
         self.most_results = 1_000
         # Traps that can be switched on.
         self.short_pages = False
         self.stuck_token = False
-        self.empty_for_nobody = False
+        # What a search says beside its issues: with a warning some may be missing.
+        self.search_warnings: list[str] = []
         # Compare with where a moved issue is now instead of refusing its former key.
         self.follows_moved_keys = False
         # Issues the index counts and the database has lost; Data Center leaves holes for them.
         self.ghosts: set[int] = set()
         # Comments that lists count and do not show.
         self.overcounted = 0
+        # Where boards live → the projects their filters name, if others.
+        self.boards_about: dict[str, set[str]] = {}
         self.refusing_lists: dict[str, tuple[int, str]] = {}
         self.unserved: set[int] = set()
-        self.limit_reason: str | None = "jira-burst-based"
+        # Switched off, issues come without the field `worklog`, and the list of their worklogs is not there.
+        self.time_tracking = True
         self.permissions = {"BROWSE_PROJECTS": True, "USER_PICKER": True}
-        self.remaining = 350
         self._arranged: dict[str, list[Issue]] = {}
         self._arranged_state: object = None
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        for version in ("2", "3") if self.cloud else ("2",):
-            api = f"/rest/api/{version}"
+        for path, handler in self.token_routes().items():
+            router.add_post(path, handler)
+        for root in ("", GATEWAY) if self.cloud else ("",):
+            self._add_api(router, root)
+
+    def _add_api(self, router: web.UrlDispatcher, root: str) -> None:
+        versions = ("2", "3") if self.cloud else ("2",)
+        for version in versions:
             for method, path, handler in self._common():
-                router.add_route(method, api + path, handler)
+                router.add_route(method, f"{root}/rest/api/{version}{path}", handler)
         if self.cloud:
-            router.add_post("/rest/api/3/search/jql", self._search_cloud)
-            router.add_get("/rest/api/3/search/jql", self._search_cloud)
-            router.add_post("/rest/api/3/search/approximate-count", self._count)
-            router.add_post("/rest/api/3/issue/bulkfetch", self._bulk)
-            router.add_get("/rest/api/3/issue/{issue}/changelog", self._changelog)
-            router.add_get("/rest/api/3/project/search", self._project_search)
-            router.add_get("/rest/api/3/users/search", self._users)
-            for version in ("2", "3"):
-                router.add_route("*", f"/rest/api/{version}/search", self._removed)
+            router.add_post(f"{root}/rest/api/3/search/jql", self._search_cloud)
+            router.add_get(f"{root}/rest/api/3/search/jql", self._search_cloud)
+            router.add_post(f"{root}/rest/api/3/search/approximate-count", self._count)
+            router.add_post(f"{root}/rest/api/3/issue/bulkfetch", self._bulk)
+            router.add_get(f"{root}/rest/api/3/issue/{{issue}}/changelog", self._changelog)
+            router.add_get(f"{root}/rest/api/3/project/search", self._project_search)
+            router.add_get(f"{root}/rest/api/3/users/search", self._users)
+            for version in versions:
+                router.add_route("*", f"{root}/rest/api/{version}/search", self._removed)
         else:
             router.add_post("/rest/api/2/search", self._search_server)
             router.add_get("/rest/api/2/search", self._search_server)
             router.add_get("/rest/api/2/project", self._projects)
             router.add_get("/rest/api/2/user/search", self._users)
-        for version in ("2", "3") if self.cloud else ("2",):
-            router.add_get(f"/rest/api/{version}/project/{{project}}", self._project)
-            router.add_get(f"/rest/api/{version}/issue/{{issue}}", self._issue)
-        router.add_get("/rest/agile/1.0/board", self._boards)
-        router.add_get("/rest/agile/1.0/board/{board}", self._board)
-        router.add_get("/rest/agile/1.0/board/{board}/sprint", self._sprints)
+        for version in versions:
+            router.add_get(f"{root}/rest/api/{version}/project/{{project}}", self._project)
+            router.add_get(f"{root}/rest/api/{version}/issue/{{issue}}", self._issue)
+        router.add_get(f"{root}/rest/agile/1.0/board", self._boards)
+        router.add_get(f"{root}/rest/agile/1.0/board/{{board}}", self._board)
+        router.add_get(f"{root}/rest/agile/1.0/board/{{board}}/sprint", self._sprints)
 
     def _common(self) -> list[tuple[str, str, Callable[[web.Request], Any]]]:
         return [
             ("GET", "/serverInfo", self._server_info),
             ("GET", "/myself", self._myself),
             ("GET", "/mypermissions", self._my_permissions),
+            ("GET", "/configuration", self._configuration),
             ("GET", "/field", self._field),
             ("GET", "/issue/{issue}/comment", self._comments),
             ("GET", "/issue/{issue}/worklog", self._worklogs),
         ]
 
-    # Who asks, and how often
-
-    def open_to_all(self, request: web.Request) -> bool:
-        return request.path.endswith("/serverInfo")
-
-    def authorized(self, request: web.Request) -> bool:
-        pair = b64encode(f"{self.email}:{self.token}".encode()).decode()
-        return request.headers.get("Authorization") in {f"Basic {pair}", f"Bearer {self.token}"}
-
-    def unauthorized(self, request: web.Request) -> web.Response:
-        """Calls that need nobody in particular answer a wrong token with an empty success."""
-        headers = {"X-Seraph-LoginReason": "AUTHENTICATED_FAILED"}
-        if self.empty_for_nobody and "myself" not in request.path:
-            if "/search" in request.path:
-                empty = {"issues": [], "isLast": True, "total": 0, "startAt": 0, "maxResults": 50, "values": []}
-                return json_response(empty, headers=headers)
-            return _error(404, _HIDDEN, headers=headers)
-        body = {"message": "Client must be authenticated to access this resource.", "status-code": 401}
-        return json_response(body, status=401, headers={**headers, "WWW-Authenticate": 'OAuth realm="jira"'})
-
-    def limited(self, request: web.Request, seconds: float) -> web.Response:
-        if self.limit_reason is None:
-            headers = {"X-Failure-Category": "FAILURE CLIENT RATE LIMITED", "X-RateLimit-Limit": "360000"}
-            return web.Response(status=429, headers={**headers, "X-RateLimit-Remaining": "0"})
-        # The real clock: what waits for it lives outside the world.
-        reset = datetime.now(UTC) + timedelta(seconds=seconds)
-        headers = {
-            "Retry-After": f"{seconds:.0f}",
-            "X-RateLimit-Limit": "350",
-            "X-RateLimit-Remaining": "0",
-            "X-RateLimit-Reset": f"{reset:%Y-%m-%dT%H:%M:%SZ}",
-            "RateLimit-Reason": self.limit_reason,
-        }
-        return web.Response(status=429, headers=headers)
-
-    def quota_headers(self) -> Mapping[str, str]:
-        if not self.cloud:
-            return {}
-        left = self.remaining if self.quota is None else self.quota
-        return {"X-RateLimit-Limit": "350", "X-RateLimit-Remaining": f"{left}"}
-
     # The site
 
     @property
     def shapes(self) -> Renderer:
-        return Renderer(self.world, self.url, self.cloud, self.time_zone)
+        return Renderer(self.world, self.url, self.cloud, self.time_zone, time_tracking=self.time_tracking)
 
     async def _server_info(self, request: web.Request) -> web.Response:
         return json_response(
@@ -170,6 +134,9 @@ class JiraTracker(Tracker):
         asked = request.query.get("permissions", "").split(",")
         held = {name: {"key": name, "havePermission": has} for name, has in self.permissions.items() if name in asked}
         return json_response({"permissions": held})
+
+    async def _configuration(self, request: web.Request) -> web.Response:
+        return json_response({"timeTrackingEnabled": self.time_tracking, "attachmentsEnabled": True})
 
     async def _field(self, request: web.Request) -> web.Response:
         return json_response(self.shapes.field_list())
@@ -194,10 +161,15 @@ class JiraTracker(Tracker):
 
     async def _project(self, request: web.Request) -> web.Response:
         name = request.match_info["project"]
-        for project in self._readable():
-            if name.upper() in {project.key, str(project.id)}:
-                return json_response(self.shapes.project(project))
-        return _error(404, f"No project could be found with key '{name}'.")
+        project = self._named(name)
+        return (
+            json_response(self.shapes.project(project))
+            if project
+            else _error(404, f"No project could be found with key '{name}'.")
+        )
+
+    def _named(self, name: str) -> Project | None:
+        return next((each for each in self._readable() if name.upper() in {each.key, str(each.id)}), None)
 
     def _all_boards(self) -> list[dict[str, Any]]:
         """A scrum board, a Kanban board and a simple board for each project."""
@@ -214,7 +186,23 @@ class JiraTracker(Tracker):
         ]
 
     async def _boards(self, request: web.Request) -> web.Response:
-        return json_response(_paged(self._all_boards(), request.query, "values"))
+        shown = self._all_boards()
+        if kind := request.query.get("type"):
+            shown = [board for board in shown if board["type"] == kind]
+        if (about := request.query.get("projectKeyOrId")) is not None:
+            project = self._named(about)
+            if project is None:
+                return _error(400, f"The project '{about}' does not exist or you do not have access to it.")
+            shown = [board for board in shown if self._is_about(board, project)]
+        if self.cloud and (location := request.query.get("projectLocation")) is not None:
+            project = self._named(location)
+            shown = [board for board in shown if project and board["location"]["projectKey"] == project.key]
+        return json_response(_paged(shown, request.query, "values"))
+
+    def _is_about(self, board: Mapping[str, Any], project: Project) -> bool:
+        """Whether the board's filter names the project, wherever the board lives."""
+        home = board["location"]["projectKey"]
+        return project.key in self.boards_about.get(home, {home})
 
     async def _board(self, request: web.Request) -> web.Response:
         wanted = int(request.match_info["board"])
@@ -258,6 +246,8 @@ class JiraTracker(Tracker):
             shown["isLast"] = False
         else:
             shown["isLast"] = True
+        if self.search_warnings:
+            shown["warnings"] = self.search_warnings
         return json_response(shown)
 
     async def _search_server(self, request: web.Request) -> web.Response:
@@ -272,7 +262,8 @@ class JiraTracker(Tracker):
         fields = _names(asked.get("fields")) or ["*navigable"]
         page = [issue for issue in matches[start : start + most] if issue.id not in self.ghosts]
         issues = self._rendered(page, fields, asked)
-        return json_response({"startAt": start, "maxResults": most, "total": len(matches), "issues": issues})
+        shown = {"startAt": start, "maxResults": most, "total": len(matches), "issues": issues}
+        return json_response(shown | ({"warningMessages": self.search_warnings} if self.search_warnings else {}))
 
     async def _count(self, request: web.Request) -> web.Response:
         try:
@@ -319,7 +310,7 @@ class JiraTracker(Tracker):
     async def _issue(self, request: web.Request) -> web.Response:
         issue = find_issue(self.world, request.match_info["issue"])
         if issue is None:
-            return _error(404, _HIDDEN)
+            return _error(404, HIDDEN)
         fields = _names(request.query.get("fields")) or ["*all"]
         changelog = "changelog" in request.query.get("expand", "")
         return json_response(self.shapes.issue(issue, fields, changelog=changelog, whole=not self.cloud))
@@ -328,6 +319,8 @@ class JiraTracker(Tracker):
         return self._own_list(request, "comments", lambda issue: [self.shapes.comment(each) for each in issue.comments])
 
     async def _worklogs(self, request: web.Request) -> web.Response:
+        if not self.time_tracking:
+            return _error(404, "Time tracking is not enabled.")
         return self._own_list(
             request, "worklogs", lambda issue: [self.shapes.worklog(issue, each) for each in issue.worklogs]
         )
@@ -338,7 +331,7 @@ class JiraTracker(Tracker):
     def _own_list(self, request: web.Request, name: str, read: Callable[[Issue], list[dict[str, Any]]]) -> web.Response:
         issue = find_issue(self.world, request.match_info["issue"])
         if issue is None:
-            return _error(404, _HIDDEN)
+            return _error(404, HIDDEN)
         if refused := self.refusing_lists.get(request.path.rpartition("/")[2]):
             return _error(*refused)
         page = _paged(read(issue), request.query, name)

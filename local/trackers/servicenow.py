@@ -1,4 +1,4 @@
-"""A simulated ServiceNow instance: Table and Aggregate API, OAuth, and their traps.
+"""A simulated ServiceNow instance: Table API, OAuth, and their traps.
 
 Each project of the world is a task table, in the order of TASKS. The traps: rows that the account may not see count
 against the limit and in X-Total-Count; invalid parts of a query are ignored; times in queries are read in the account's
@@ -51,6 +51,8 @@ class ServiceNowTracker(Tracker):
         self.most_rows: int | None = None
         # Table → a table that extends it and holds its stories.
         self.children: dict[str, str] = {}
+        # Every other journal entry is filed under the name of the parent table.
+        self.files_under_task = False
         self.token_seconds = 1_800
         self.tokens: dict[str, datetime] = {}
         self._limit = 0
@@ -62,7 +64,6 @@ class ServiceNowTracker(Tracker):
         for version in ("", "/v2"):
             router.add_get(f"/api/now{version}/table/{{table}}", self._list)
             router.add_get(f"/api/now{version}/table/{{table}}/{{sys_id}}", self._show)
-            router.add_get(f"/api/now{version}/stats/{{table}}", self._count)
 
     # Who may
 
@@ -150,14 +151,6 @@ class ServiceNowTracker(Tracker):
         how = request.query.get("sysparm_display_value", "false")
         return json_response({"result": _show(rows[0], table.fields, how)})
 
-    async def _count(self, request: web.Request) -> web.Response:
-        name = request.match_info["table"]
-        if refused := self._refused(name):
-            return refused
-        table = self._table(name)
-        query = self._reader().parse(request.query.get("sysparm_query", ""), table)
-        return json_response({"result": {"stats": {"count": str(table.select(query, self._state()).total)}}})
-
     def _refused(self, name: str) -> web.Response | None:
         if self._table(name) is None:
             return _refusal(400, f"Invalid table {name}", None)
@@ -240,7 +233,11 @@ class ServiceNowTracker(Tracker):
         return find
 
     def _journal(self) -> list[Entered]:
-        entries = (Entered(comment, task) for task in self.tasks("task") for comment in task.issue.comments)
+        entries = (
+            Entered(comment, task, "task" if self.files_under_task and comment.id % 2 else task.class_name)
+            for task in self.tasks("task")
+            for comment in task.issue.comments
+        )
         return sorted(entries, key=lambda entry: entry.sys_id)
 
     def _users(self) -> Iterator[Entry]:

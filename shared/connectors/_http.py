@@ -6,7 +6,8 @@ transport of the client guards which addresses may be reached at all.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import base64
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,10 +22,16 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
+from shared.domain.redaction import REDACTED
 
 TIMEOUT = httpx.Timeout(30, connect=10)
 USER_AGENT = "Tributary"
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
+# TIMEOUT holds for every read alone: an answer that drips would never end.
+_ANSWER_SECONDS = 180
+_LONGEST_WAIT = timedelta(days=1)
+# Shorter words stand in answers by chance.
+_SECRET_CHARACTERS = 8
 _MOST_REDIRECTS = 5
 _TRIES = 3
 _QUICKLY_RETRIED = {Trouble.NETWORK_GLITCH, Trouble.SERVER_ERROR, Trouble.PAYLOAD_INVALID}
@@ -74,11 +81,12 @@ class Refusal:
 
     @property
     def retry_after(self) -> datetime | None:
-        """When Retry-After, in seconds or as a date, allows the next call."""
+        """When Retry-After, in seconds or as a date, allows the next call; a day from now at the latest."""
         value = self.headers.get("retry-after", "").strip()
         with suppress(ValueError):
-            return self.now + timedelta(seconds=max(float(value), 0))
-        return parse_http_date(value)
+            return self.now + timedelta(seconds=min(max(float(value), 0), _LONGEST_WAIT.total_seconds()))
+        date = parse_http_date(value)
+        return min(date, self.now + _LONGEST_WAIT) if date else None
 
     def error(self, trouble: Trouble, detail: str, *, retry_at: datetime | None = None, hint: str = "") -> SourceError:
         """A SourceError about this answer."""
@@ -166,12 +174,13 @@ class TrackerHTTP:
         raise AssertionError("tenacity re-raises")
 
     async def _once(self, method: str, url: httpx.URL, request: dict[str, Any]) -> Answer:
+        redirected = False
         for _ in range(_MOST_REDIRECTS + 1):
             own = (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
             headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
             headers |= cast("Headers", request["headers"] or {})
-            if own:
-                headers |= await self._authorize()
+            authorization: Headers = await self._authorize() if own else {}
+            headers |= authorization
             await self._free.acquire()
             try:
                 read_at = datetime.now(UTC)
@@ -186,29 +195,45 @@ class TrackerHTTP:
             if response.status_code in {301, 302, 307, 308} and "location" in response.headers and method == "GET":
                 url = url.join(response.headers["location"])
                 request = {**request, "params": None}
+                redirected = True
                 continue
-            return self._answer(response, content, read_at)
+            if redirected and not own and _wants_log_in(response):
+                raise _sent_away(self._base, url)
+            sent: Headers = request["data"] or {}
+            secrets = _secrets_in([*authorization.values(), *sent.values()])
+            return self._answer(response, content, read_at, secrets)
         raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
 
     async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         try:
             message = self._client.build_request(method, url, timeout=TIMEOUT, **_present(request))
-            response = await self._client.send(message, stream=True, follow_redirects=False)
-            try:
-                content = await _read(response)
-            finally:
-                await response.aclose()
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                response = await self._client.send(message, stream=True, follow_redirects=False)
+                try:
+                    content = await _read(response)
+                finally:
+                    await response.aclose()
+        except httpx.ConnectTimeout as error:
+            detail = f"{url.host} could not be reached within {TIMEOUT.connect:.0f} s"
+            raise SourceError(Trouble.TIMEOUT, detail) from error
         except httpx.TimeoutException as error:
             raise SourceError(Trouble.TIMEOUT, f"{url.host} did not answer within {TIMEOUT.read:.0f} s") from error
+        except TimeoutError as error:
+            detail = f"The answer of {url.host} did not end within {_ANSWER_SECONDS} s"
+            raise SourceError(Trouble.TIMEOUT, detail) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
+            raise _broken(url, error) from error
+        except UnicodeEncodeError as error:
             raise SourceError(
-                Trouble.NETWORK_GLITCH, f"The connection to {url.host} failed: {type(error).__name__}"
+                Trouble.AUTH_INVALID,
+                "The credentials hold characters that cannot be sent",
+                hint="Save the token again, without spaces, quotes or line breaks around it",
             ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise SourceError(Trouble.BAD_REQUEST, "The source sent an address that cannot be used") from error
         return response, content
 
-    def _answer(self, response: httpx.Response, content: bytes, read_at: datetime) -> Answer:
+    def _answer(self, response: httpx.Response, content: bytes, read_at: datetime, secrets: Iterable[str]) -> Answer:
         if response.is_success:
             data: Any = None
             if content.strip():
@@ -225,6 +250,9 @@ class TrackerHTTP:
                 links=response.links,
             )
         text = content.decode(errors="replace")
+        for secret in secrets:
+            # Some trackers and proxies repeat the request in their error; what they say is shown and stored.
+            text = text.replace(secret, REDACTED)
         refusal = Refusal(status=response.status_code, headers=response.headers, text=text, now=datetime.now(UTC))
         raise (self._classify(refusal) if self._classify else None) or classify(refusal)
 
@@ -242,6 +270,9 @@ def classify(refusal: Refusal) -> SourceError:
     """What a status means where the tracker has no riddle of its own for it."""
     status = refusal.status
     says = f"{status} {_phrase(status)}{_message(refusal)}"
+    if 300 <= status < 400:
+        hint = "If the tracker moved, make its new address the base_url"
+        return refusal.error(Trouble.BAD_REQUEST, f"The source sends its callers elsewhere: {says}", hint=hint)
     if status == 503 or (status >= 500 and _is_html(refusal.headers)):
         return refusal.error(Trouble.MAINTENANCE, f"The source is not available: {says}", retry_at=refusal.retry_after)
     trouble = _TROUBLE_OF.get(status) or (Trouble.SERVER_ERROR if status >= 500 else Trouble.BAD_REQUEST)
@@ -271,6 +302,37 @@ def parse_http_date(value: str | None) -> datetime | None:
 
 def _is_glitch(error: BaseException) -> bool:
     return isinstance(error, SourceError) and error.trouble in _QUICKLY_RETRIED and error.retry_at is None
+
+
+def _broken(url: httpx.URL, error: Exception) -> SourceError:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return SourceError(
+            Trouble.NETWORK_GLITCH,
+            f"The certificate of {url.host} is not to be trusted",
+            hint="It expired, is of another name, or its issuer is not a public one; the tracker's operator can tell",
+        )
+    return SourceError(Trouble.NETWORK_GLITCH, f"The connection to {url.host} failed: {type(error).__name__}")
+
+
+def _wants_log_in(response: httpx.Response) -> bool:
+    return response.status_code in {401, 403} or _is_html(response.headers)
+
+
+def _sent_away(base: httpx.URL, url: httpx.URL) -> SourceError:
+    return SourceError(
+        Trouble.BAD_REQUEST,
+        f"{base.host} sends its callers on to {url.scheme}://{url.host}, and credentials do not go there",
+        hint="If the tracker is there now, make it the base_url; if it is a log-in page, the token does not work here",
+    )
+
+
+def _secrets_in(values: Iterable[str]) -> set[str]:
+    """What of these headers and form fields must not be repeated: tokens, also inside of a Basic pair."""
+    words = {value.rpartition(" ")[2] for value in values}
+    for word in tuple(words):
+        with suppress(ValueError):
+            words.add(base64.b64decode(word, validate=True).decode().partition(":")[2])
+    return {word for word in words if len(word) >= _SECRET_CHARACTERS}
 
 
 def _not_json(response: httpx.Response) -> SourceError:

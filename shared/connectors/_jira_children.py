@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.connectors._jira_records import as_list, as_object, is_object, stripped
+from shared.connectors._jira_records import as_count, as_list, as_object, is_object, scope_of, stripped
 from shared.connectors._jira_site import JiraSite
 from shared.connectors._protocol import Absence, Children, Gap, Gone, Sent
 from shared.domain.errors import SourceError, Trouble
@@ -35,7 +35,7 @@ class Embedded:
         if not is_object(place):
             return [], False
         rows: list[dict[str, Any]] = as_list(place.get(self.rows))
-        total = place.get("total")
+        total = as_count(place.get("total"))
         known = all(is_object(row) and row.get("id") for row in rows)
         return rows, known and total is not None and len(rows) >= total
 
@@ -105,7 +105,10 @@ class Families:
         scope = scope_of(issue)
         for stream in self.wanted:
             rows, whole = CHILDREN[stream].read(issue)
-            if not whole and not preview:
+            if not whole and not preview and await self._is_off(stream, issue):
+                detail = "Time tracking is switched off in this Jira, so it shows no worklogs"
+                family.gaps.append(Gap(stream, scope, Trouble.NOT_FOUND, detail))
+            elif not whole and not preview:
                 try:
                     rows = await self._rest(stream, issue_id)
                     whole = True
@@ -121,6 +124,11 @@ class Families:
                 family.complete.append(Children(stream, issue_id, ids))
         return family
 
+    async def _is_off(self, stream: Stream, issue: Mapping[str, Any]) -> bool:
+        """Whether an issue has no such list because the whole site has none; asking for each would be in vain."""
+        missing = stream is Stream.WORKLOGS and "worklog" not in as_object(issue.get("fields"))
+        return missing and not await self._site.tracks_time()
+
     async def _rest(self, stream: Stream, issue_id: str) -> list[dict[str, Any]]:
         cloud, _ = await self._site.about()
         listed = CHILDREN[stream]
@@ -131,8 +139,3 @@ class Families:
         return await self._site.whole_list(
             await self._site.api(f"issue/{issue_id}/{listed.path}"), listed.own_rows, listed.params
         )
-
-
-def scope_of(issue: Mapping[str, Any]) -> str:
-    """The id of the project an issue is in."""
-    return str(as_object(as_object(issue.get("fields")).get("project")).get("id") or "")

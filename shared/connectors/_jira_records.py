@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import count
+from math import isfinite
 from typing import Any, TypeIs, cast
 
 from shared.connectors._traces import find_stack_trace
@@ -26,6 +27,7 @@ _CATEGORIES = {
     "indeterminate": StatusCategory.IN_PROGRESS,
     "done": StatusCategory.DONE,
 }
+_CODE = re.compile(r"\{(?:code|noformat)[:}]")
 # Older Data Center sends a sprint as the text of a Java object.
 _SPRINT_TEXT = re.compile(r"(\w+)=(.*?)(?=,\w+=|\]$)", re.DOTALL)
 
@@ -38,7 +40,7 @@ class Fields:
     sprint: Sequence[str]
     points: Sequence[str]
     epic: Sequence[str]
-    mapped: Mapping[str, str]
+    mapped: Mapping[str, Sequence[str]]
 
     def context(self) -> dict[str, Any]:
         """What normalizing an issue needs, as JSON."""
@@ -46,7 +48,7 @@ class Fields:
             "sprint": list(self.sprint),
             "points": list(self.points),
             "epic": list(self.epic),
-            "mapped": dict(self.mapped),
+            "mapped": {ours: list(theirs) for ours, theirs in self.mapped.items()},
         }
 
 
@@ -65,9 +67,19 @@ def as_list(value: Any) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
 
+def as_count(value: Any) -> int | None:
+    """The value if it is a whole number, else None."""
+    return value if isinstance(value, int) else None
+
+
+def scope_of(issue: Mapping[str, Any]) -> str:
+    """The id of the project an issue is in."""
+    return str(as_object(as_object(issue.get("fields")).get("project")).get("id") or "")
+
+
 def parse_fields(rows: Any, mapping: Mapping[Any, str]) -> Fields:
     """The catalogue from `/field`. SourceError if a mapped field is not in it."""
-    listed = [row for row in as_list(rows) if is_object(row)]
+    listed = [row for row in as_list(rows) if is_object(row) and row.get("id")]
     custom = [row for row in listed if row.get("custom")]
     types = {str(row["id"]): str(as_object(row.get("schema")).get("custom") or "") for row in custom}
     names = {str(row["id"]): str(row.get("name") or row["id"]) for row in custom}
@@ -77,14 +89,17 @@ def parse_fields(rows: Any, mapping: Mapping[Any, str]) -> Fields:
         sprint=[key for key, kind in types.items() if kind == _SPRINT_TYPE],
         epic=[key for key, kind in types.items() if kind == _EPIC_TYPE],
         points=[key for key, kind in types.items() if kind == _POINTS_TYPE or names[key].lower() in _POINTS_NAMES],
-        mapped={str(ours): _field_id(listed, theirs) for ours, theirs in mapping.items()},
+        mapped={str(ours): _field_ids(listed, theirs) for ours, theirs in mapping.items()},
     )
 
 
-def _field_id(rows: Iterable[dict[str, Any]], wanted: str) -> str:
-    for row in rows:
-        if wanted == row.get("id") or wanted.lower() == str(row.get("name") or "").lower():
-            return str(row["id"])
+def _field_ids(rows: Iterable[dict[str, Any]], wanted: str) -> Sequence[str]:
+    """The fields of this id or name. Team-managed projects each have fields of their own, often of the same name."""
+    ids = [
+        str(row["id"]) for row in rows if wanted == row["id"] or wanted.lower() == str(row.get("name") or "").lower()
+    ]
+    if ids:
+        return ids
     raise SourceError(
         Trouble.BAD_REQUEST,
         f"The field mapping names {wanted!r}, which this Jira does not have or does not show",
@@ -106,11 +121,11 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
     """An issue."""
     fields = as_object(raw.get("fields"))
     known = as_object(context.get("fields"))
-    mapped = {ours: fields.get(theirs) for ours, theirs in as_object(known.get("mapped")).items()}
+    mapped = {ours: _first(fields, theirs) for ours, theirs in as_object(known.get("mapped")).items()}
     description = markdown(fields.get("description"))
     sprints = _sprints(_first(fields, known.get("sprint") or ()))
     priority = _text(fields.get("priority"))
-    resolved = to_utc(fields.get("resolutiondate"))
+    resolved = _moment(fields.get("resolutiondate"))
     return Issue(
         external_id=str(raw["id"]),
         payload=raw,
@@ -132,14 +147,14 @@ def parse_issue(raw: dict[str, Any], context: Mapping[str, Any]) -> Issue:
         sprint=_current_sprint(sprints),
         sprint_ids=tuple(str(sprint["id"]) for sprint in sprints if sprint.get("id") is not None),
         environment=_environment(mapped.get("environment") or fields.get("environment")),
-        stack_trace=_text(mapped.get("stack_trace")) or find_stack_trace(description or ""),
+        stack_trace=_trace(mapped.get("stack_trace")) or find_stack_trace(description or ""),
         url=_url(context, raw.get("key")),
         due_on=_date(mapped.get("due_on")) or _date(fields.get("duedate")),
         resolution=_text(mapped.get("resolution") or fields.get("resolution")),
         story_points=_float(mapped.get("story_points") or _first(fields, known.get("points") or ())),
         estimate_seconds=fields.get("timeoriginalestimate"),
-        source_created_at=to_utc(fields.get("created")),
-        source_updated_at=to_utc(fields.get("updated")),
+        source_created_at=_moment(fields.get("created")),
+        source_updated_at=_moment(fields.get("updated")),
         resolved_at=resolved,
     )
 
@@ -157,8 +172,8 @@ def parse_comment(raw: dict[str, Any], context: Mapping[str, Any]) -> Comment:
         body=markdown(raw.get("body")) or "",
         internal=raw.get("jsdPublic") is False or bool(raw.get("visibility")),
         url=f"{url}?focusedCommentId={raw['id']}" if url else None,
-        source_created_at=to_utc(raw.get("created")),
-        source_updated_at=to_utc(raw.get("updated")),
+        source_created_at=_moment(raw.get("created")),
+        source_updated_at=_moment(raw.get("updated")),
     )
 
 
@@ -170,18 +185,17 @@ def parse_worklog(raw: dict[str, Any], context: Mapping[str, Any]) -> Worklog:
         issue_id=context.get("issue_id"),
         issue_key=context.get("issue_key"),
         author=_who(raw.get("author")),
-        started_at=to_utc(raw.get("started")),
+        started_at=_moment(raw.get("started")),
         seconds=int(raw.get("timeSpentSeconds") or 0),
         comment=markdown(raw.get("comment")),
-        source_created_at=to_utc(raw.get("created")),
-        source_updated_at=to_utc(raw.get("updated")),
+        source_created_at=_moment(raw.get("created")),
+        source_updated_at=_moment(raw.get("updated")),
     )
 
 
 def parse_history(raw: dict[str, Any], context: Mapping[str, Any]) -> HistoryEntry:
-    """A change of an issue. Its time is ISO 8601 in some answers, and epoch milliseconds in others."""
-    created = raw["created"]
-    changed = datetime.fromtimestamp(created / 1_000, UTC) if isinstance(created, int) else to_utc(created)
+    """A change of an issue."""
+    changed = _moment(raw["created"])
     if changed is None:
         raise ValueError("A change without a time")
     changes: dict[str, dict[str, str | None]] = {}
@@ -211,10 +225,10 @@ def parse_sprint(raw: dict[str, Any], context: Mapping[str, Any]) -> Sprint:
         state=raw.get("state"),
         board=context.get("board"),
         goal=raw.get("goal") or None,
-        starts_at=to_utc(raw.get("startDate")),
-        ends_at=to_utc(raw.get("endDate")),
-        completed_at=to_utc(raw.get("completeDate")),
-        source_created_at=to_utc(raw.get("createdDate")),
+        starts_at=_moment(raw.get("startDate")),
+        ends_at=_moment(raw.get("endDate")),
+        completed_at=_moment(raw.get("completeDate")),
+        source_created_at=_moment(raw.get("createdDate")),
     )
 
 
@@ -248,6 +262,15 @@ def markdown(value: Any) -> str | None:
     if is_object(value):
         return adf_to_markdown(value) or None
     return wiki_to_markdown(value) or None if isinstance(value, str) and value else None
+
+
+def _moment(value: Any) -> datetime | None:
+    """A time: ISO 8601 in most answers, epoch milliseconds in some. ValueError for anything else."""
+    if value is None or isinstance(value, str):
+        return to_utc(value)
+    with suppress(TypeError, OverflowError, OSError):
+        return datetime.fromtimestamp(value / 1_000, UTC)
+    raise ValueError(f"{value!r} is not a time")
 
 
 def _category(status: Mapping[str, Any], resolved: datetime | None) -> StatusCategory:
@@ -315,6 +338,14 @@ def _environment(value: Any) -> dict[str, Any] | None:
     return {"description": text} if text else None
 
 
+def _trace(value: Any) -> str | None:
+    """A stack trace in a field of its own; where its text has blocks of code, the trace without their marks."""
+    if is_object(value) or (isinstance(value, str) and _CODE.search(value)):
+        text = markdown(value) or ""
+        return find_stack_trace(text) or text or None
+    return _text(value)
+
+
 def _date(value: Any) -> date | None:
     with suppress(ValueError):
         return date.fromisoformat(value[:10]) if isinstance(value, str) else None
@@ -323,7 +354,8 @@ def _date(value: Any) -> date | None:
 
 def _float(value: Any) -> float | None:
     with suppress(ValueError):
-        return float(_text(value) or "")
+        number = float(_text(value) or "")
+        return number if isfinite(number) else None
     return None
 
 

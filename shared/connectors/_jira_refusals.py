@@ -1,10 +1,9 @@
-"""Jira's riddles: who a token belongs to, what a refusal means, and how much may still be asked.
+"""Jira's riddles: whom an answer is for, what a refusal means, and how much may still be asked.
 
 https://developer.atlassian.com/cloud/jira/platform/rate-limiting/
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -12,8 +11,8 @@ from typing import Any, TypeIs
 
 import httpx
 
-from shared.connectors._http import Answer, Authorize, Headers, Refusal, parse_http_date
-from shared.connectors._jira_settings import JiraCredentials
+from shared.connectors._http import Answer, Refusal, parse_http_date
+from shared.connectors._jira_records import as_list
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
 
@@ -22,28 +21,12 @@ _SHOWN_CHARACTERS = 200
 # https://docs.atlassian.com/atlassian-seraph/latest/apidocs/com/atlassian/seraph/auth/LoginReason.html
 _NOBODY = frozenset({"AUTHENTICATED_FAILED", "AUTHENTICATION_DENIED", "AUTHORISATION_FAILED", "OUT"})
 _LIMIT_ENTRY = re.compile(r'"([^"]+)"((?:\s*;\s*\w+\s*=\s*\d+)*)')
-_LIMIT_VALUE = re.compile(r"(\w+)\s*=\s*(\d+)")
+_LIMIT_VALUE = re.compile(r"(\w+)\s*=\s*(\d{1,9})")
 _ACCOUNT_HINT = (
     "Create a new token and save it: Atlassian's API tokens last a year at most, and a new password ends them"
 )
 _CAPTCHA_HINT = "Log in to Jira with this account in a browser once and answer the CAPTCHA; then test the connection"
 _SITE_HINT = "Check the site's address; an unknown or switched-off site answers with this page"
-
-
-def authorizer(credentials: JiraCredentials) -> Authorize:
-    """Basic for an API token, bearer for personal access tokens and OAuth.
-
-    https://developer.atlassian.com/cloud/jira/platform/basic-auth-for-rest-apis/
-    https://confluence.atlassian.com/enterprise/using-personal-access-tokens-1026032365.html
-    """
-    token = credentials.token.get_secret_value().strip()
-    pair = b64encode(f"{credentials.email.strip()}:{token}".encode()).decode()
-    header = f"Basic {pair}" if credentials.email.strip() else f"Bearer {token}"
-
-    async def authorize() -> Headers:
-        return {"Authorization": header}
-
-    return authorize
 
 
 def refuse_nobody(answer: Answer) -> None:
@@ -99,12 +82,12 @@ def _limited(refusal: Refusal, _says: str) -> SourceError:
 
 
 def _unauthorized(refusal: Refusal, says: str) -> SourceError:
-    text = refusal.text.lower()
-    if "scope" in text:
+    # Of a page nothing is believed: `scope` is an attribute of tables as well.
+    if "scope" in says.lower():
         return refusal.error(
             Trouble.PERMISSION_DENIED, says, hint="Give the token the scope this call needs; the guide lists them"
         )
-    if "expired" in text:
+    if "expired" in f"{says} {refusal.headers.get('www-authenticate', '')}".lower():
         return refusal.error(Trouble.AUTH_EXPIRED, says, hint=_ACCOUNT_HINT)
     return refusal.error(Trouble.AUTH_INVALID, says, hint=_ACCOUNT_HINT)
 
@@ -169,7 +152,7 @@ def _message(refusal: Refusal) -> str:
     body = refusal.json
     if not _is_object(body):
         return ""
-    said: list[object] = [*(body.get("errorMessages") or ())]
+    said: list[object] = as_list(body.get("errorMessages"))
     errors = body.get("errors")
     if _is_object(errors):
         said += [f"{name}: {text}" for name, text in errors.items()]

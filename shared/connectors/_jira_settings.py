@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
 from shared.connectors._protocol import ConnectorCredentials, ConnectorSettings
 
@@ -115,7 +115,7 @@ class JiraSettings(ConnectorSettings):
 
 
 class JiraCredentials(ConnectorCredentials):
-    """E-mail address and API token, or a bearer token alone."""
+    """A token, with an e-mail address or alone; or a client that gets tokens for a service account."""
 
     email: str = Field(
         "",
@@ -124,6 +124,20 @@ class JiraCredentials(ConnectorCredentials):
         pattern=r"^[^:\x00-\x1f\x7f]*$",
         examples=["tributary@tidewater.example"],
     )
+    client_id: str | None = Field(None, title="OAuth client ID", description="Of a service account, instead of a token")
+    client_secret: SecretStr = Field(SecretStr(""), title="OAuth client secret")
     token: SecretStr = Field(
-        title="Token", description="API token (Cloud), personal access token (Data Center) or OAuth access token"
+        SecretStr(""),
+        title="Token",
+        description="API token (Cloud), personal access token (Data Center) or OAuth access token",
+        validate_default=True,
     )
+
+    @field_validator("token")
+    @classmethod
+    def _check_kind(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
+        held = bool(token.get_secret_value().strip())
+        client = (bool(info.data.get("client_id")), bool(info.data.get("client_secret")))
+        if client[0] != client[1] or held == client[0]:
+            raise ValueError("Give a token, or an OAuth client ID and its secret")
+        return token

@@ -2,24 +2,27 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
 from typing import Any
 
 from shared.connectors._http import Answer, TrackerHTTP
+from shared.connectors._jira_login import GATEWAY, Login
 from shared.connectors._jira_query import Mark, issue_names
-from shared.connectors._jira_records import Fields, as_list, as_object, is_object, parse_fields
+from shared.connectors._jira_records import Fields, as_count, as_list, as_object, is_object, parse_fields, scope_of
 from shared.connectors._jira_refusals import refuse_nobody
 from shared.connectors._jira_settings import Deployment, JiraSettings
+from shared.connectors._kept import Kept
 from shared.domain.errors import SourceError, Trouble
 
 # https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issues/#api-rest-api-3-issue-bulkfetch-post
 BULK = 100
 _LIST_PAGE = 100
+_SECONDS_KEPT = 600
 _READINGS = 5
-_ISSUE = ("id", "key")
+_KEY = re.compile(r".+-[0-9]+")
 _ID_OR_KEY = re.compile(r"[0-9]+|[A-Za-z][A-Za-z0-9_]*-[0-9]+")
 
 
@@ -46,39 +49,45 @@ class Found:
 class JiraSite:
     """The calls; every one of them raises SourceError with the class of trouble."""
 
-    def __init__(self, http: TrackerHTTP, base_url: str, settings: JiraSettings) -> None:
+    def __init__(self, http: TrackerHTTP, login: Login, base_url: str, settings: JiraSettings) -> None:
         self._http = http
+        self._login = login
         self._base_url = base_url.rstrip("/")
         self._settings = settings
-        self._about: tuple[bool, str] | None = None
-        self._fields: Fields | None = None
-        self._asking = asyncio.Lock()
+        self._about = Kept(self._ask_about, seconds=_SECONDS_KEPT)
+        self._fields = Kept(self._ask_fields, seconds=_SECONDS_KEPT)
+        self._tracks_time = Kept(self._ask_tracking, seconds=_SECONDS_KEPT)
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         """GET, by a known account."""
-        answer = await self._http.get(path, params)
-        refuse_nobody(answer)
-        return answer
+        return await self._known(lambda: self._http.get(path, params))
 
     async def post(self, path: str, json: Any) -> Answer:
         """POST a question, by a known account."""
-        answer = await self._http.post(path, json)
+        return await self._known(lambda: self._http.post(path, json))
+
+    async def _known(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The answer to a known account. A client's token may be withdrawn before it ends; it gets a successor once."""
+        held = self._login.token
+        try:
+            answer = await ask()
+        except SourceError as error:
+            if error.status != 401 or error.trouble is Trouble.PERMISSION_DENIED or not self._login.forget(held):
+                raise
+            answer = await ask()
         refuse_nobody(answer)
         return answer
 
     async def about(self) -> tuple[bool, str]:
-        """Whether this is Cloud, and the address people use; asked once.
+        """Whether this is Cloud, and the address people use.
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-server-info/
         """
-        async with self._asking:
-            if self._about is None:
-                self._about = await self._ask_about()
-            return self._about
+        return await self._about.get()
 
     async def _ask_about(self) -> tuple[bool, str]:
         set_to = self._settings.deployment
-        gateway = "/ex/jira/" in self._base_url
+        gateway = GATEWAY in self._base_url
         if set_to is not Deployment.AUTO and not gateway:
             return set_to is Deployment.CLOUD, self._base_url
         info = told(await self._http.get("rest/api/2/serverInfo"))
@@ -92,15 +101,29 @@ class JiraSite:
         return f"rest/api/{3 if cloud else 2}/{path}"
 
     async def fields(self) -> Fields:
-        """The custom fields and what they are for; asked once.
+        """The custom fields and what they are for.
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-issue-fields/#api-rest-api-3-field-get
         """
-        path = await self.api("field")
-        async with self._asking:
-            if self._fields is None:
-                self._fields = parse_fields((await self.get(path)).data, self._settings.field_mapping)
-            return self._fields
+        return await self._fields.get()
+
+    async def _ask_fields(self) -> Fields:
+        return parse_fields((await self.get(await self.api("field"))).data, self._settings.field_mapping)
+
+    async def tracks_time(self) -> bool:
+        """Whether people may log work here; where that is not told, it is taken for granted.
+
+        https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-jira-settings/#api-rest-api-3-configuration-get
+        """
+        return await self._tracks_time.get()
+
+    async def _ask_tracking(self) -> bool:
+        try:
+            return told(await self.get(await self.api("configuration"))).get("timeTrackingEnabled") is not False
+        except SourceError as error:
+            if error.trouble not in {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}:
+                raise
+            return True
 
     async def search(self, jql: str, look: Look, more: Mapping[str, Any] | None = None) -> Found:
         """A page of issues.
@@ -116,7 +139,7 @@ class JiraSite:
             body["expand"] = ",".join(look.expand) if cloud else list(look.expand)
         answer = await self.post(await self.api("search/jql" if cloud else "search"), body)
         data = told(answer)
-        issues: list[dict[str, Any]] = _told_list(data, "issues", _ISSUE)
+        issues: list[dict[str, Any]] = _told_issues(data)
         ended, onward = _by_token(data) if cloud else _by_offset(data, len(issues))
         warnings = [str(each) for each in as_list(data.get("warnings") or data.get("warningMessages"))]
         return Found(issues=issues, ended=ended, more=onward, read_at=answer.read_at, warnings=warnings)
@@ -129,9 +152,9 @@ class JiraSite:
         cloud, _ = await self.about()
         if cloud:
             answer = await self.post(await self.api("search/approximate-count"), {"jql": jql})
-            return int(told(answer).get("count") or 0)
+            return as_count(told(answer).get("count")) or 0
         answer = await self.post(await self.api("search"), {"jql": jql, "maxResults": 0})
-        return int(told(answer).get("total") or 0)
+        return as_count(told(answer).get("total")) or 0
 
     async def read(self, wanted: Sequence[str], look: Look) -> tuple[list[dict[str, Any]], list[str], datetime]:
         """Issues by id or key as they are, not as the search knows them; the names without one; and when this began."""
@@ -139,7 +162,7 @@ class JiraSite:
         askable = [name for name in wanted if _ID_OR_KEY.fullmatch(name)]
         if cloud and askable:
             answer = await self._bulk(askable, look)
-            found = _told_list(told(answer), "issues", _ISSUE)
+            found = _told_issues(told(answer))
         else:
             # A refusal of every single issue would not tell when it was asked for.
             answer, found = await self.get(await self.api("myself")), []
@@ -159,11 +182,12 @@ class JiraSite:
     async def _one(self, name: str, look: Look) -> dict[str, Any] | None:
         params = {"fields": ",".join(look.fields), "expand": ",".join(look.expand)}
         try:
-            return told(await self.get(await self.api(f"issue/{name}"), params))
+            issue = told(await self.get(await self.api(f"issue/{name}"), params))
         except SourceError as error:
             if error.trouble is Trouble.NOT_FOUND:
                 return None
             raise
+        return _told_issues({"issues": [issue]})[0]
 
     async def exists(self, issue_id: str) -> bool:
         """Whether an issue is there for this account."""
@@ -176,13 +200,13 @@ class JiraSite:
         found: list[dict[str, Any]] = []
         for some in batched(wanted, BULK, strict=False):
             if cloud:
-                found += _told_list(told(await self._bulk(some, look)), "issues", _ISSUE)
+                found += _told_issues(told(await self._bulk(some, look)))
             else:
                 # Unchecked, a query may name issues that are gone.
                 # https://docs.atlassian.com/software/jira/docs/api/REST/9.17.0/#api/2/search-searchUsingSearchRequest
                 more = {"validateQuery": False}
                 found += (await self.search(f"issuekey in {issue_names(some)}", look, more)).issues
-        return [Mark.at(issue) for issue in found if str(issue["fields"]["project"]["id"]) == scope]
+        return [Mark.at(issue) for issue in found if scope_of(issue) == scope]
 
     async def foothold(self, mark: Mark, scope: str) -> Mark | None:
         """The nearest issue at or below a mark that is still in its project; None if there is none."""
@@ -226,7 +250,7 @@ class JiraSite:
                 return None, False
             fresh = rows[1:] if held else rows
             held += fresh
-            total = data.get("total")
+            total = as_count(data.get("total"))
             if data.get("isLast") is True or (total is not None and len(held) >= total):
                 return held, True
             if not fresh:
@@ -240,9 +264,11 @@ def _by_token(data: Mapping[str, Any]) -> tuple[bool, dict[str, Any] | None]:
 
 
 def _by_offset(data: Mapping[str, Any], count: int) -> tuple[bool, dict[str, Any] | None]:
-    start, total = int(data.get("startAt") or 0), int(data.get("total") or 0)
+    start, total, most = (as_count(data.get(name)) for name in ("startAt", "total", "maxResults"))
+    if start is None or total is None or most is None:
+        raise SourceError(Trouble.PAYLOAD_INVALID, "Jira's answer does not say which part of the issues it is")
     # The index may count issues that the database has lost: such a page is short, and not the last.
-    onward = start + max(int(data.get("maxResults") or 0), count)
+    onward = start + max(most, count)
     ended = start + count >= total or (count == 0 and onward >= total)
     return ended, None if ended else {"startAt": onward}
 
@@ -260,6 +286,13 @@ def _told_list(data: Mapping[str, Any], name: str, needs: Sequence[str] = ("id",
         if all(is_object(row) and all(row.get(need) for need in needs) for row in rows):
             return rows
     raise SourceError(Trouble.PAYLOAD_INVALID, f"Jira's answer lacks the list {name}, or what its rows are known by")
+
+
+def _told_issues(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    issues = _told_list(data, "issues", ("id", "key"))
+    if all(_KEY.fullmatch(str(issue["key"])) for issue in issues):
+        return issues
+    raise SourceError(Trouble.PAYLOAD_INVALID, "Jira sent an issue whose key has no number")
 
 
 def rows_of(answer: Answer, *needs: str) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from shared.connectors._jira_children import Families, scope_of
+from shared.connectors._jira_children import Families
 from shared.connectors._jira_query import Mark, number_of, walk
-from shared.connectors._jira_records import as_object
+from shared.connectors._jira_records import as_object, scope_of
 from shared.connectors._jira_site import Found, JiraSite, Look
 from shared.connectors._protocol import Absence, Gap, Gone, Page, Part
 from shared.domain.errors import SourceError, Trouble
@@ -165,7 +165,7 @@ class IssueWalk:
 
 
 def _updated(issue: Mapping[str, Any]) -> datetime | None:
-    with suppress(ValueError):
+    with suppress(ValueError, TypeError):
         return to_utc(as_object(issue.get("fields")).get("updated"))
     return None
 

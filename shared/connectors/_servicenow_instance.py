@@ -1,11 +1,11 @@
 """What an instance says of itself: the account and its time zone, tables and their children, columns."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from shared.connectors._servicenow_query import is_utc, join, one_of, parse_time, parse_zone, to_literal
+from shared.connectors._kept import Kept
+from shared.connectors._servicenow_query import is_utc, join, one_of, parse_zone, readable_time, to_literal
 from shared.connectors._servicenow_records import stored
 from shared.connectors._servicenow_session import Session
 from shared.domain.errors import SourceError, Trouble
@@ -14,6 +14,8 @@ REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND})
 _UTC = parse_zone("UTC")
 _MOST_ROWS = 10_000
 _MOST_LEVELS = 8
+_SECONDS_A_ZONE_IS_KEPT = 60
+_SECONDS_A_FAMILY_IS_KEPT = 600
 _ALWAYS_THERE = frozenset(
     {"sys_id", "sys_class_name", "sys_mod_count", "sys_tags"}
     | {f"sys_{act}_{what}" for act in ("created", "updated") for what in ("on", "by")}
@@ -32,47 +34,39 @@ class Account:
 
 
 class Instance:
-    """Answers are kept for the life of the object, which is that of one step of a job."""
+    """Answers are kept for a while; that about the time zone not for long, since a wrong one loses rows."""
 
     def __init__(self, session: Session, login: str, zone_name: str) -> None:
         self._session = session
         self._login = login
         self._zone_name = zone_name
-        self._account: Account | None = None
-        self._zone: tzinfo | None = None
-        self._zone_known = False
-        self._families: dict[str, tuple[str, ...]] = {}
-        self._asking = asyncio.Lock()
+        self._zone = Kept(self._find_zone, seconds=_SECONDS_A_ZONE_IS_KEPT)
+        self._families: dict[str, Kept[tuple[str, ...]]] = {}
 
     async def account(self) -> Account:
-        if self._account is None:
-            # Who a client's own token stands for, only the instance knows.
-            who = f"user_name={self._login}" if self._login else "sys_id=javascript:gs.getUserID()"
-            fields = "sys_id,user_name,name,time_zone,sys_updated_on"
-            try:
-                found = (await self._session.rows("sys_user", query=who, fields=fields, limit=2)).rows
-            except SourceError as error:
-                if error.trouble not in REFUSED:
-                    raise
-                found = []
-            # More than one row: the condition was ignored, and neither need be the account's.
-            row = found[0] if len(found) == 1 else {}
-            self._account = Account(
-                sys_id=row.get("sys_id", ""),
-                login=row.get("user_name", self._login),
-                name=row.get("name", ""),
-                zone_name=row.get("time_zone", ""),
-                updated_on=row.get("sys_updated_on", ""),
-            )
-        return self._account
+        """Who the instance takes us for, asked now."""
+        # Who a client's own token stands for, only the instance knows.
+        who = f"user_name={self._login}" if self._login else "sys_id=javascript:gs.getUserID()"
+        fields = "sys_id,user_name,name,time_zone,sys_updated_on"
+        try:
+            found = (await self._session.rows("sys_user", query=who, fields=fields, limit=2)).rows
+        except SourceError as error:
+            if error.trouble not in REFUSED:
+                raise
+            found = []
+        # More than one row: the condition was ignored, and neither need be the account's.
+        row = found[0] if len(found) == 1 else {}
+        return Account(
+            sys_id=stored(row, "sys_id"),
+            login=stored(row, "user_name") or self._login,
+            name=stored(row, "name"),
+            zone_name=stored(row, "time_zone"),
+            updated_on=stored(row, "sys_updated_on"),
+        )
 
     async def zone(self) -> tzinfo | None:
         """The time zone in which this account's queries are read, proved where it can be; None: unknown."""
-        async with self._asking:
-            if not self._zone_known:
-                self._zone = parse_zone(self._zone_name) or await self._find_zone()
-                self._zone_known = True
-        return self._zone
+        return parse_zone(self._zone_name) or await self._zone.get()
 
     async def _find_zone(self) -> tzinfo | None:
         """Ask for the account's own row by its time of change, as each zone writes it: what finds it is right.
@@ -83,7 +77,7 @@ class Instance:
         """
         account = await self.account()
         named = parse_zone(account.zone_name or await self._default_zone())
-        changed = parse_time(account.updated_on)
+        changed = readable_time(account.updated_on)
         if is_utc(named) or changed is None:
             return named if is_utc(named) else None
         for zone in (named, _UTC):
@@ -108,13 +102,16 @@ class Instance:
             if error.trouble not in REFUSED:
                 raise
             return ""
-        return found.rows[0].get("value", "") if found.total == 1 and found.rows else ""
+        return stored(found.rows[0], "value") if found.total == 1 and found.rows else ""
 
     async def family(self, table: str) -> tuple[str, ...]:
         """The table and all that extend it: rows of a child are rows of the table, but filed under the child's name."""
         if table not in self._families:
-            self._families[table] = tuple(sorted({table, *(await self.children_of(table))}))
-        return self._families[table]
+            self._families[table] = Kept(lambda: self._ask_family(table), seconds=_SECONDS_A_FAMILY_IS_KEPT)
+        return await self._families[table].get()
+
+    async def _ask_family(self, table: str) -> tuple[str, ...]:
+        return tuple(sorted({table, *(await self.children_of(table))}))
 
     async def children_of(self, table: str) -> dict[str, str]:
         """Tables that extend this one, at any depth, with their labels; none where that may not be read."""
@@ -130,8 +127,9 @@ class Instance:
                 if error.trouble not in REFUSED:
                     raise
                 break
-            level = sorted({row["name"] for row in rows if row.get("name")} - found.keys() - {table})
-            found |= {row["name"]: row.get("label", "") for row in rows if row.get("name") in level}
+            labels = {stored(row, "name"): stored(row, "label") for row in rows if stored(row, "name")}
+            level = sorted(labels.keys() - found.keys() - {table})
+            found |= {name: labels[name] for name in level}
             if not level:
                 break
         return found
@@ -146,7 +144,7 @@ class Instance:
         asked = {head for head, _, _ in paths.values()} - _ALWAYS_THERE
         query = join(one_of("name", await self._ancestors(table)), one_of("element", sorted(asked)))
         rows = (await self._session.rows("sys_dictionary", query=query, fields="element,reference", limit=1_000)).rows
-        refers = {row.get("element", ""): row.get("reference", "") for row in rows} if asked else {}
+        refers = {stored(row, "element"): stored(row, "reference") for row in rows} if asked else {}
         unknown = [column for column, (head, _, _) in paths.items() if head in asked and head not in refers]
         for column, (head, _, rest) in paths.items():
             if rest and column not in unknown:
@@ -164,6 +162,4 @@ class Instance:
             if error.trouble not in REFUSED:
                 raise
             return [table, "task"]
-        return (
-            [name for name in (found.rows[0].get(field) for field in fields) if name] if found.rows else [table, "task"]
-        )
+        return [name for field in fields if (name := stored(found.rows[0], field))] if found.rows else [table, "task"]

@@ -7,6 +7,7 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html (syspa
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -15,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from shared.domain.errors import SourceError, Trouble
 
 FEWEST_ROWS = 25
+_KEY = re.compile(r"[\w.-]+")
 _ID_DIGITS = 32
 _LAST_ID = 16**_ID_DIGITS - 1
 _COLUMN = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*"
@@ -50,6 +52,13 @@ def filter_columns(query: str) -> list[str]:
 def parse_time(text: str) -> datetime | None:
     """A stored time: UTC without a zone. The same page, section Data formats."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
+
+
+def readable_time(text: str) -> datetime | None:
+    """A stored time, or None where there is none to be read."""
+    with suppress(ValueError):
+        return parse_time(text)
+    return None
 
 
 def parse_zone(name: str) -> tzinfo | None:
@@ -125,6 +134,29 @@ class Place:
             f"sys_id>={part['from']}" if "from" in part and not self.after else "",
             f"sys_id<{part['below']}" if "below" in part else "",
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Names of records to read: our ids, or the numbers people use."""
+
+    ids: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, query: Mapping[str, Any]) -> "Asked":
+        ids, keys = list(query.get("ids", ())), list(query.get("keys", ()))
+        for issue in query.get("issues", ()):
+            (ids if issue.get("id") else keys).append(issue.get("id") or issue.get("key") or "")
+        return cls(tuple(map(str, ids)), tuple(map(str, keys)))
+
+    def condition(self, key: str) -> str:
+        """A name that could not be one is left out, so that it cannot become a condition of its own."""
+        ids, keys = ([name for name in names if _KEY.fullmatch(name)] for names in (self.ids, self.keys))
+        by_key = [one_of(key, keys)] if key and keys else []
+        # Without any name the condition must find nothing; one that is empty would be ignored.
+        by_id = [one_of("sys_id", ids or ["-"])] if ids or not by_key else []
+        return "^OR".join([*by_id, *by_key])
 
 
 def next_place(place: Place, part: Mapping[str, Any], ids: Sequence[str], total: int) -> Place | None:

@@ -7,10 +7,13 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from math import isfinite
 from typing import Any, Literal, TypeIs
 
 from shared.connectors._protocol import Sent
-from shared.connectors._servicenow_query import parse_time
+from shared.connectors._servicenow_query import parse_time, readable_time
+from shared.connectors._traces import find_stack_trace
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
 from shared.domain.markdown import html_to_markdown
 from shared.domain.stream import Comment, Issue, Person
@@ -113,14 +116,14 @@ def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
         return next((text for name in names if (text := label(row, name).strip())), None)
 
     category = _category(row, table, read("status"))
+    description = to_markdown(read("description") or "") or None
     closed = stored(row, "resolved_at") or stored(row, "closed_at")
-    due = parse_time(stored(row, fields.get("due_on", "due_date")))
-    points = read("story_points")
+    due = readable_time(stored(row, fields.get("due_on", "due_date")))
     return Issue(
         external_id=stored(row, "sys_id"),
         key=stored(row, "number") or None,
         title=read("title") or stored(row, "number") or stored(row, "sys_id"),
-        description=to_markdown(read("description") or "") or None,
+        description=description,
         type=label(row, "sys_class_name") or sent.scope,
         status=read("status"),
         status_category=category,
@@ -136,8 +139,9 @@ def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
         sprint_ids=(),
         resolution=read("resolution"),
         environment={name: text for name in _ENVIRONMENT if (text := label(row, name))} or None,
-        stack_trace=read("stack_trace"),
-        story_points=float(points) if points else None,
+        stack_trace=read("stack_trace") or find_stack_trace(description or ""),
+        # Labels of numbers are written in the way of the account's language.
+        story_points=_number(stored(row, fields.get("story_points", "story_points"))),
         due_on=due.date() if due else None,
         url=f"{base_url.rstrip('/')}/{table}.do?sys_id={stored(row, 'sys_id')}",
         source_created_at=parse_time(stored(row, "sys_created_on")),
@@ -203,6 +207,14 @@ def _severity(row: Mapping[str, Any], names: tuple[str, ...]) -> Severity | None
         number = stored(row, name) if name == "priority" else ""
         if found := severity_of(text) or severity_of(text.partition(" - ")[2]) or severity_of(number):
             return found
+    return None
+
+
+def _number(text: str) -> float | None:
+    """A number; a field that was mapped to ours may hold anything, and what is no number is left out."""
+    with suppress(ValueError):
+        number = float(text)
+        return number if isfinite(number) else None
     return None
 
 

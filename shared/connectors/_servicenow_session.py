@@ -2,6 +2,7 @@
 
 import asyncio
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeIs, cast
@@ -68,18 +69,6 @@ class Session:
         if not _are_objects(result):
             raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no list of rows")
         return Rows(rows=result, total=_total(answer), answer=answer)
-
-    async def count(self, table: str, query: str) -> int:
-        """How many rows a query has, before row rights.
-
-        https://www.servicenow.com/docs/r/api-reference/rest-apis/c_AggregateAPI.html
-        """
-        params = {"sysparm_count": "true", "sysparm_query": query}
-        result = _result(await self._get(f"api/now/stats/{table}", params))
-        try:
-            return int(result["stats"]["count"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no count") from error
 
     async def _get(self, path: str, params: dict[str, Any]) -> Answer:
         token = self._token
@@ -163,6 +152,10 @@ def classify(refusal: Refusal) -> SourceError | None:
     if refusal.status == 401 and "x-mfa_token" in refusal.headers:
         hint = "Use an account for integrations, which no second factor is asked of, or OAuth with client credentials"
         return refusal.error(Trouble.AUTH_INVALID, "The instance asks this account for a second factor", hint=hint)
+    if refusal.status == 404 and "html" in refusal.headers.get("content-type", ""):
+        # The API refuses in JSON; a page must never pass for a table or a record that is gone.
+        hint = "Give the address of the instance alone, such as https://your-company.service-now.com"
+        return refusal.error(Trouble.AUTH_INVALID, "There is no ServiceNow under this address", hint=hint)
     if refusal.status == 429:
         retry_at = refusal.retry_after or _resets_at(refusal.headers)
         return refusal.error(Trouble.RATE_LIMIT, f"Too many requests{_said(refusal)}", retry_at=retry_at)
@@ -193,5 +186,6 @@ def _said(refusal: Refusal) -> str:
 
 
 def _resets_at(headers: httpx.Headers) -> datetime | None:
-    value = headers.get("x-ratelimit-reset", "")
-    return datetime.fromtimestamp(int(value), UTC) if value.isdecimal() else None
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(int(headers.get("x-ratelimit-reset", "")), UTC)
+    return None

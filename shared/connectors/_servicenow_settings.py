@@ -56,6 +56,16 @@ class ServiceNowSettings(ConnectorSettings):
         filter_columns(query)
         return query
 
+    @field_validator("fields")
+    @classmethod
+    def _check_fields(cls, fields: dict[Column, str]) -> dict[Column, str]:
+        for column, name in fields.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(
+                    f"{column}: {name!r} is not the name of a field of the table itself, such as u_severity"
+                )
+        return fields
+
     @field_validator("time_zone")
     @classmethod
     def _check_time_zone(cls, name: str) -> str:

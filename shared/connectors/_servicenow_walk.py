@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.connectors._servicenow_instance import Instance
-from shared.connectors._servicenow_query import FEWEST_ROWS, Place, join, next_place, parse_time, to_literal
+from shared.connectors._servicenow_query import FEWEST_ROWS, Place, join, next_place, readable_time, to_literal
 from shared.connectors._servicenow_records import stored
 from shared.connectors._servicenow_session import Rows, Session
 from shared.domain.errors import SourceError, Trouble
@@ -77,8 +77,8 @@ def _id(row: Mapping[str, Any], reading: Reading) -> str:
 
 
 def changed(row: Mapping[str, Any], reading: Reading) -> datetime | None:
-    """When the row was last written, as the walk sees it."""
-    return parse_time(stored(row, reading.time))
+    """When the row was last written, as the walk sees it; a time that makes no sense is for `normalize` to refuse."""
+    return readable_time(stored(row, reading.time))
 
 
 def _check_obeyed(reading: Reading, place: Place, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ import httpx
 from shared.connectors._http import TrackerHTTP
 from shared.connectors._jira_children import Families
 from shared.connectors._jira_lists import Lists
+from shared.connectors._jira_login import Login
 from shared.connectors._jira_query import of_project, of_settings
 from shared.connectors._jira_records import (
     as_object,
@@ -28,7 +29,7 @@ from shared.connectors._jira_records import (
     parse_user,
     parse_worklog,
 )
-from shared.connectors._jira_refusals import authorizer, classify, read_quota
+from shared.connectors._jira_refusals import classify, read_quota
 from shared.connectors._jira_settings import JiraCredentials, JiraSettings
 from shared.connectors._jira_site import BULK, JiraSite, told
 from shared.connectors._jira_walk import PAGE, IssueWalk
@@ -48,11 +49,8 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
-from shared.connectors._traces import find_stack_trace
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Record, Stream
-
-__all__ = ["CONNECTOR", "JiraConnector", "find_stack_trace"]
 
 # Of issues, the share with an embedded list that is cut short.
 _OVERFLOWING = 0.02
@@ -102,15 +100,16 @@ class JiraConnector:
         if not isinstance(settings, JiraSettings) or not isinstance(credentials, JiraCredentials):
             raise TypeError("Jira takes JiraSettings and JiraCredentials")
         self._settings = settings
+        self._login = Login(client, base_url, credentials)
         self._http = TrackerHTTP(
             client,
             base_url=base_url,
-            authorize=authorizer(credentials),
+            authorize=self._login.headers,
             classify=classify,
             read_quota=read_quota,
             concurrency=settings.concurrency,
         )
-        self._site = JiraSite(self._http, base_url, settings)
+        self._site = JiraSite(self._http, self._login, base_url, settings)
         self._named = frozenset(name.upper() for name in settings.projects)
         self._filters = of_settings(settings)
         self._families = Families(self._site, frozenset(settings.streams or self.streams))
@@ -120,7 +119,7 @@ class JiraConnector:
     @property
     def requests(self) -> int:
         """How many requests were sent so far."""
-        return self._http.requests
+        return self._http.requests + self._login.requests
 
     @property
     def quota(self) -> Quota | None:
@@ -133,6 +132,9 @@ class JiraConnector:
         me = await self._site.get(await self._site.api("myself"))
         granted, missing = await self._permissions()
         scopes, gaps = await self.scopes()
+        warnings = [f"{gap.scope}: {gap.detail}" for gap in gaps]
+        if Stream.WORKLOGS in self._families.wanted and not await self._site.tracks_time():
+            warnings.append("Time tracking is switched off in this Jira, so it shows no worklogs")
         person = told(me)
         return Probe(
             account=str(person.get("displayName") or person.get("accountId") or person.get("name") or ""),
@@ -140,10 +142,10 @@ class JiraConnector:
             time_zone=person.get("timeZone"),
             server_time=me.server_time,
             granted=granted,
-            missing=missing,
-            quota=self.quota,
+            missing=[*missing, *await self._refusals(granted)],
             counts=await self._counts(scopes),
-            warnings=[f"{gap.scope}: {gap.detail}" for gap in gaps],
+            quota=self.quota,
+            warnings=warnings,
         )
 
     async def _permissions(self) -> tuple[list[str], list[str]]:
@@ -151,10 +153,23 @@ class JiraConnector:
 
         https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-permissions/
         """
-        answer = await self._site.get(await self._site.api("mypermissions"), {"permissions": ",".join(_PERMISSIONS)})
+        try:
+            path, asked = await self._site.api("mypermissions"), ",".join(_PERMISSIONS)
+            answer = await self._site.get(path, {"permissions": asked})
+        except SourceError as error:
+            if error.trouble is not Trouble.PERMISSION_DENIED:
+                raise
+            return [], [f"mypermissions: what this account may do is not known: {error.detail}"]
         held = as_object(told(answer).get("permissions"))
         granted = [name for name in _PERMISSIONS if as_object(held.get(name)).get("havePermission")]
         return granted, [f"{name}: {without}" for name, without in _PERMISSIONS.items() if name not in granted]
+
+    async def _refusals(self, granted: Sequence[str]) -> list[str]:
+        """Streams that a missing scope keeps away, found out by asking; nothing lists the scopes of a token."""
+        asked = [Stream.SPRINTS, *([Stream.USERS] if "USER_PICKER" in granted else [])]
+        streams = [each for each in asked if each in (self._settings.streams or self.streams)]
+        refused = await asyncio.gather(*map(self._lists.refused, streams))
+        return [f"{stream}: {detail}" for stream, detail in zip(streams, refused, strict=True) if detail]
 
     async def _counts(self, scopes: Sequence[Scope]) -> dict[str, int]:
         if not scopes:
@@ -176,7 +191,12 @@ class JiraConnector:
         """`projects`, `users` or `boards`."""
         if kind == "boards":
             rows = await self._site.whole_list("rest/agile/1.0/board", "values")
-            return [Choice(id=str(row["id"]), name=str(row["name"]), description=str(row["type"])) for row in rows]
+            return [
+                Choice(
+                    id=str(row["id"]), name=str(row.get("name") or row["id"]), description=str(row.get("type") or "")
+                )
+                for row in rows
+            ]
         stream = {"projects": Stream.PROJECTS, "users": Stream.USERS}.get(kind)
         if stream is None:
             raise SourceError(Trouble.BAD_REQUEST, f"Jira has no {kind} to choose from")

@@ -6,9 +6,8 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
@@ -33,10 +32,11 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
+from shared.connectors._servicenow_checks import check_families, check_filter, check_mapping
 from shared.connectors._servicenow_instance import REFUSED, Instance
 from shared.connectors._servicenow_query import (
+    Asked,
     Place,
-    filter_columns,
     is_utc,
     join,
     one_of,
@@ -62,7 +62,6 @@ _WITHOUT = {
     "sys_audit_delete": "deletions are found by the census only",
     "sys_db_object": "rows of tables that extend a chosen one bring no comments",
 }
-_KEY = re.compile(r"[\w.-]+")
 
 
 class ServiceNowConnector:
@@ -101,7 +100,18 @@ class ServiceNowConnector:
         return self._session.quota
 
     async def now(self) -> datetime:
-        answer = (await self._session.rows(self._settings.tables[0], fields="sys_id", limit=1)).answer
+        *others, last = self._settings.tables
+        for table in others:
+            try:
+                return await self._time_at(table)
+            except SourceError as error:
+                # A table that is refused is a gap; the clock is the same for all.
+                if error.trouble not in REFUSED:
+                    raise
+        return await self._time_at(last)
+
+    async def _time_at(self, table: str) -> datetime:
+        answer = (await self._session.rows(table, fields="sys_id", limit=1)).answer
         if answer.server_time is None:
             raise SourceError(Trouble.PAYLOAD_INVALID, "The answer does not say what time it is", status=answer.status)
         return answer.server_time
@@ -112,8 +122,9 @@ class ServiceNowConnector:
         asked = [*self._settings.tables, "sys_journal_field", "sys_user", "sys_audit_delete", "sys_db_object"]
         probes = dict(zip(asked, await asyncio.gather(*map(self._probe, asked)), strict=True))
         seen = {table: found for table, found in probes.items() if isinstance(found, Rows)}
-        if self._settings.query:
-            await self._check_filter(self._settings.tables)
+        read = [table for table in self._settings.tables if table in seen]
+        await check_filter(self._instance, self._settings.query, read)
+        check_mapping(self._settings.fields.values(), [seen[table] for table in read])
         warnings = [
             f"{table} has {found.total} rows, and the first {_IDS_A_QUERY} of them are hidden from this account"
             for table, found in seen.items()
@@ -132,14 +143,16 @@ class ServiceNowConnector:
                 f"{table}: {_WITHOUT.get(table, 'none of its rows')}" for table in asked if table not in seen
             ),
             quota=self.quota,
-            counts={table: seen[table].total for table in self._settings.tables if table in seen},
+            counts={table: seen[table].total for table in read},
             warnings=tuple(warnings),
         )
 
     async def _probe(self, table: str) -> Rows | SourceError:
-        query = self._settings.query if table in self._settings.tables else ""
+        chosen = table in self._settings.tables
+        fields = ",".join(["sys_id", *(self._settings.fields.values() if chosen else ())])
+        query = self._settings.query if chosen else ""
         try:
-            return await self._session.rows(table, query=query, fields="sys_id", limit=_IDS_A_QUERY)
+            return await self._session.rows(table, query=query, fields=fields, limit=_IDS_A_QUERY)
         except SourceError as error:
             if error.trouble not in REFUSED:
                 raise
@@ -154,9 +167,9 @@ class ServiceNowConnector:
             query = join("active=true", "ORDERBYname")
             rows = (await self._session.rows("sys_user", query=query, fields=_USER_FIELDS, limit=ROWS_A_PAGE)).rows
             return [
-                Choice(id=row["sys_id"], name=row.get("name") or row["sys_id"], description=row.get("user_name", ""))
+                Choice(id=sys_id, name=stored(row, "name") or sys_id, description=stored(row, "user_name"))
                 for row in rows
-                if row.get("sys_id")
+                if (sys_id := stored(row, "sys_id"))
             ]
         return []
 
@@ -175,34 +188,20 @@ class ServiceNowConnector:
             gaps += [_gap(Stream.COMMENTS, table, of_journal) for table in read]
         if isinstance(of_users, SourceError):
             gaps.append(_gap(Stream.USERS, EVERYTHING, of_users))
-        await self._check_filter(read)
-        await self._check_families(read)
+        await check_filter(self._instance, self._settings.query, read)
+        await check_families(self._instance, read)
+        check_mapping(self._settings.fields.values(), [found for found in of_tables if isinstance(found, Rows)])
         return [Scope(table, table) for table in read], [gap for gap in gaps if self._wants(gap.stream)]
 
     def _wants(self, stream: Stream) -> bool:
         return not self._settings.streams or stream in self._settings.streams
-
-    async def _check_filter(self, tables: Sequence[str]) -> None:
-        columns = filter_columns(self._settings.query)
-        for table in tables if columns else ():
-            if unknown := await self._instance.unknown_columns(table, columns):
-                names = ", ".join(sorted(unknown))
-                hint = "Correct the filter; if it is right, let the account read sys_dictionary and sys_db_object"
-                detail = f"Table {table} has no column {names}; the instance would ignore the filter and send every row"
-                raise SourceError(Trouble.BAD_REQUEST, detail, hint=hint)
-
-    async def _check_families(self, tables: Sequence[str]) -> None:
-        for table in tables if len(tables) > 1 else ():
-            if twice := set(await self._instance.family(table)) & set(tables) - {table}:
-                detail = f"The rows of {', '.join(sorted(twice))} are rows of {table} as well"
-                raise SourceError(Trouble.BAD_REQUEST, detail, hint=f"Leave one of them out, or {table}")
 
     async def split(self, part: Part) -> list[Part]:
         """Ranges of ids, which are random from end to end."""
         if part.since or part.query or part.kind not in {PartKind.WINDOW, PartKind.CENSUS}:
             return [part]
         reading = await self._reading(part)
-        count = await self._session.count(reading.table, reading.query)
+        count = (await self._session.rows(reading.table, query=reading.query, fields="sys_id", limit=1)).total
         if count <= _MANY_ROWS:
             return [part]
         pieces = 4 if count <= 4 * _MANY_ROWS else 8 if count <= 16 * _MANY_ROWS else 16
@@ -218,15 +217,18 @@ class ServiceNowConnector:
         found, onward = await self._walk.step(
             reading, part.query, replace(place, limit=min(place.limit, most or place.limit))
         )
+        entries = reading.table == "sys_journal_field"
+        rows = await self._entries_of(part.scope, found.rows) if entries else found.rows
         page = Page(
             read_at=found.answer.read_at,
             next=onward.position() if onward else None,
-            records=[self._sent(part, row) for row in found.rows],
+            records=[self._sent(part, row) for row in rows],
         )
         if part.kind is PartKind.CENSUS:
-            return replace(page, records=(), seen=[(row["sys_id"], changed(row, reading)) for row in found.rows])
-        if part.stream is Stream.COMMENTS and reading.table != "sys_journal_field":
-            threads = await self._threads(part.scope, [row["sys_id"] for row in found.rows])
+            seen = [(stored(row, "sys_id"), changed(row, reading)) for row in found.rows]
+            return replace(page, records=(), seen=seen)
+        if part.stream is Stream.COMMENTS and not entries:
+            threads = await self._threads(part.scope, [stored(row, "sys_id") for row in found.rows])
             return replace(page, records=threads[0], complete=threads[1])
         if part.stream is Stream.ISSUES and part.since and not onward and most is None:
             last = await self._deletions(part, Place(limit=ROWS_A_PAGE, step="deletions"), read_at=page.read_at)
@@ -253,7 +255,15 @@ class ServiceNowConnector:
         family = await self._instance.family(part.scope)
         if self._settings.query or len(family) > _MOST_NAMES:
             return replace(issues, fields="sys_id,sys_updated_on", limit=_IDS_A_QUERY)
-        return replace(journal(one_of("name", family)), since=part.since)
+        # What was written through the parent table may be filed under its name.
+        return replace(journal(one_of("name", sorted({*family, "task"}))), since=part.since)
+
+    async def _entries_of(self, table: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Journal entries of the issues of a table; of those that are filed elsewhere the instance is asked."""
+        family = await self._instance.family(table)
+        strays = {stored(row, "element_id") for row in rows if stored(row, "name") not in family}
+        foreign = strays - await self._existing(table, sorted(strays))
+        return [row for row in rows if stored(row, "element_id") not in foreign]
 
     async def _deletions(self, part: Part, place: Place, *, read_at: datetime | None = None) -> Page:
         """What the instance noted as deleted; a refusal is shown, and leaves deletions to the census.
@@ -276,7 +286,7 @@ class ServiceNowConnector:
             detail = "Notes of deletions exist, but row rights hide them from this account"
             gap = Gap(Stream.ISSUES, scope, Trouble.PERMISSION_DENIED, detail, found.answer.status)
             return Page(read_at=found.answer.read_at, gaps=[gap])
-        gone = {row["documentkey"] for row in found.rows if row.get("documentkey")}
+        gone = {key for row in found.rows if (key := stored(row, "documentkey"))}
         # Deleted records can be brought back.
         gone -= await self._existing(part.scope, sorted(gone))
         return Page(
@@ -293,11 +303,11 @@ class ServiceNowConnector:
                 for batch in batches
             )
         )
-        return {row["sys_id"] for answer in found for row in answer.rows}
+        return {stored(row, "sys_id") for answer in found for row in answer.rows}
 
     async def _named(self, part: Part, *, with_children: bool) -> Page:
         """Records by id or number, with their journals; what does not come is deleted, hidden, or filtered out."""
-        asked = _Asked.parse(part.query)
+        asked = Asked.parse(part.query)
         table, key = {
             Stream.ISSUES: (part.scope, "number"),
             Stream.COMMENTS: ("sys_journal_field", ""),
@@ -320,15 +330,15 @@ class ServiceNowConnector:
         return replace(page, records=[*records, *journal], complete=complete)
 
     async def _missing(
-        self, part: Part, asked: "_Asked", key: str, rows: Sequence[Mapping[str, Any]], table: str
+        self, part: Part, asked: Asked, key: str, rows: Sequence[Mapping[str, Any]], table: str
     ) -> list[Gone]:
         ids = set(asked.ids) - {stored(row, "sys_id") for row in rows}
         keys = set(asked.keys) - {stored(row, key) for row in rows}
         outside: dict[str, str] = {}
         if part.stream is Stream.ISSUES and self._settings.query and (ids or keys):
-            query = _Asked(tuple(sorted(ids)), tuple(sorted(keys))).condition(key)
+            query = Asked(tuple(sorted(ids)), tuple(sorted(keys))).condition(key)
             found = await self._session.rows(table, query=query, fields=f"sys_id,{key}", limit=ROWS_A_PAGE)
-            outside = {row["sys_id"]: row.get(key, "") for row in found.rows}
+            outside = {stored(row, "sys_id"): stored(row, key) for row in found.rows}
         unknown = (ids | keys) - outside.keys() - set(outside.values())
         return [
             *(Gone(part.stream, sys_id, Absence.MOVED) for sys_id in sorted(outside)),
@@ -343,10 +353,10 @@ class ServiceNowConnector:
         while place:
             found, place = await self._walk.step(journal(one_of("element_id", issues)), {}, place)
             total = total or found.total
-            entries |= {row["sys_id"]: row for row in found.rows}
+            entries |= {stored(row, "sys_id"): row for row in found.rows}
         of_issue: dict[str, set[str]] = {issue: set() for issue in issues}
         for sys_id, row in entries.items():
-            of_issue.setdefault(row.get("element_id", ""), set()).add(sys_id)
+            of_issue.setdefault(stored(row, "element_id"), set()).add(sys_id)
         known = issues if len(entries) >= total else ()
         complete = [Children(Stream.COMMENTS, issue, frozenset(of_issue[issue])) for issue in known]
         return [Sent(Stream.COMMENTS, row, scope) for row in entries.values()], complete
@@ -360,29 +370,6 @@ class ServiceNowConnector:
         pages = issues // _ISSUES_A_PAGE + 1
         comments = issues // _IDS_A_QUERY * 2 if self._settings.query else issues * _COMMENTS_AN_ISSUE // ROWS_A_PAGE
         return pages + (comments + 1 if self._wants(Stream.COMMENTS) else 0) + len(self._settings.tables) + 4
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Names of records to read: our ids, or the numbers people use."""
-
-    ids: tuple[str, ...]
-    keys: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, query: Mapping[str, Any]) -> "_Asked":
-        ids, keys = list(query.get("ids", ())), list(query.get("keys", ()))
-        for issue in query.get("issues", ()):
-            (ids if issue.get("id") else keys).append(issue.get("id") or issue.get("key") or "")
-        return cls(tuple(map(str, ids)), tuple(map(str, keys)))
-
-    def condition(self, key: str) -> str:
-        """A name that could not be one is left out, so that it cannot become a condition of its own."""
-        ids, keys = ([name for name in names if _KEY.fullmatch(name)] for names in (self.ids, self.keys))
-        by_key = [one_of(key, keys)] if key and keys else []
-        # Without any name the condition must find nothing; one that is empty would be ignored.
-        by_id = [one_of("sys_id", ids or ["-"])] if ids or not by_key else []
-        return "^OR".join([*by_id, *by_key])
 
 
 def _gap(stream: Stream, scope: str, error: SourceError) -> Gap:

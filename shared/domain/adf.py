@@ -50,7 +50,8 @@ def _block(node: Node, depth: int) -> str:
     render = _BLOCKS.get(kind)
     if render is not None:
         return render(node, depth)
-    return _blocks(_children(node), depth) or _text(node)
+    # An extension keeps what it shows to those who do not know it among its attributes.
+    return _blocks(_children(node), depth) or _text(node) or str(_attributes(node).get("text") or "")
 
 
 def _blocks(nodes: Sequence[Node], depth: int) -> str:
@@ -201,7 +202,9 @@ def _marked(node: Node, _depth: int) -> str:
         if not _is_node(mark):
             continue
         kind = str(mark.get("type", ""))
-        if kind in _MARKS:
+        if kind == "code" and "`" in inner:
+            inner = f"`` {inner} ``"
+        elif kind in _MARKS:
             inner = f"{_MARKS[kind]}{inner}{_MARKS[kind]}"
         elif kind == "link":
             inner = f"[{inner}]({_attributes(mark).get('href', '')})"

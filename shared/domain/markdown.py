@@ -67,7 +67,9 @@ class _Html(HTMLParser):
             self._links.append(values.get("href") or "")
             self._pieces.append("[")
         elif tag == "img":
-            self._pieces.append(f"![{values.get('alt') or ''}]({values.get('src') or ''})")
+            source = values.get("src") or ""
+            # A picture that is part of the text would make it many times longer.
+            self._pieces.append(f"![{values.get('alt') or ''}]({'' if source.startswith('data:') else source})")
         elif tag == "br":
             self._pieces.append("\n" if self._pre else "<br>" if self._cells else "  \n")
         elif tag == "hr":

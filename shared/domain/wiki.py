@@ -24,6 +24,10 @@ _MARKS = [
     (re.compile(_EDGES.format(re.escape("+"))), r"\1"),
     (re.compile(r"(?<!\w)\?\?(?=\S)([^\n?]{1,2000}?)\?\?(?!\w)"), r"_\1_"),
 ]
+# What Jira's editor writes where a mark stands inside a word, or next to a sign.
+_BRACED = re.compile(r"\{([*_+^~-])\}(?=\S)([^\n]{1,2000}?)\{\1\}")
+_BRACED_MARKS = {"*": "**", "_": "_", "-": "~~", "+": "", "^": "", "~": ""}
+_CELL = re.compile(r"(\|\|?)([^|]*)")
 _ESCAPED = re.compile(r"\\([*_\-+{}\[\]!|^~?])")
 _KEPT = "\ue000{}\ue001"
 
@@ -83,18 +87,20 @@ def _line(line: str) -> str:
 
 
 def _row(line: str) -> str:
-    """A table's row. Links have bars of their own, so they are turned first; cells are separated by what is left."""
-    head = line.startswith("||")
+    """A table's row. What may hold bars of its own is turned first; a single head among other cells is bold."""
     kept: list[str] = []
 
     def keep(found: re.Match[str]) -> str:
-        kept.append(_inline(found[0]))
+        kept.append(_inline(found[0]).replace("|", "\\|"))
         return f"\ue002{len(kept) - 1}\ue003"
 
-    bare = _LINK.sub(keep, _IMAGE.sub(keep, line))
-    cells = [cell.strip() for cell in bare.strip("|").split("||" if head else "|")]
-    text = f"| {' | '.join(_inline(cell) for cell in cells)} |"
-    text = re.sub(r"\ue002(\d{1,6})\ue003", lambda found: _of(kept, int(found[1])), text)
+    bare = _LINK.sub(keep, _IMAGE.sub(keep, _MONO.sub(keep, _ESCAPED.sub(keep, line))))
+    cells = [(bars, _inline(cell.strip())) for bars, cell in _CELL.findall(bare)]
+    if len(cells) > 1 and not cells[-1][1]:
+        cells.pop()
+    head = all(bars == "||" for bars, _ in cells)
+    texts = [f"**{cell}**" if bars == "||" and cell and not head else cell for bars, cell in cells]
+    text = re.sub(r"\ue002(\d{1,6})\ue003", lambda found: _of(kept, int(found[1])), f"| {' | '.join(texts)} |")
     return f"{text}\n|{' --- |' * len(cells)}" if head else text
 
 
@@ -129,10 +135,16 @@ def _inline(text: str) -> str:
     text = _LINK.sub(lambda found: keep(_link(found)), text)
     text = _COLOR.sub("", text)
     text = _PANEL.sub(_panel, text)
+    text = _BRACED.sub(_marked, text)
     for mark, replacement in _MARKS:
         text = mark.sub(replacement, text)
     text = re.sub(r"\\\\(?=\s|$)", "  \n", text)
     return re.sub(r"\ue000(\d{1,6})\ue001", lambda found: _of(kept, int(found[1])), text)
+
+
+def _marked(found: re.Match[str]) -> str:
+    mark = _BRACED_MARKS[found[1]]
+    return f"{mark}{found[2].rstrip()}{mark}{found[2][len(found[2].rstrip()) :]}"
 
 
 def _link(found: re.Match[str]) -> str:

@@ -14,13 +14,13 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.domain.errors import InvalidRequestError, TributaryError
+from shared.domain.errors import ConflictError, InvalidRequestError
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 
 
-class UnsealError(TributaryError):
+class UnsealError(ConflictError):
     """A stored secret cannot be opened with the keys at hand."""
 
     code = "credentials_unreadable"

@@ -14,7 +14,7 @@ from shared.domain.caller import Caller
 from shared.domain.errors import ConflictError, InvalidRequestError
 from shared.domain.job import ImportOptions, ImportRequest, Priority
 from shared.settings import Settings
-from shared.store import audit_log, jobs
+from shared.store import audit_log, connections, jobs
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job, NewJob
 
@@ -41,6 +41,7 @@ async def accept_file(
             earlier = await jobs.find_by_idempotency_key(connection, caller.id, request.idempotency_key)
         if earlier:
             return earlier, False
+    await _require_free_label(database, request.import_source)
     job_id = uuid4()
     blob = sent_blob(job_id, request.file_name)
     stored = await blobs.upload(settings.files_container, blob, content, metadata={"job_id": str(job_id)})
@@ -68,6 +69,7 @@ async def reserve_upload(
 
     Raises ConflictError if this idempotency key belongs to a job that has its file already.
     """
+    await _require_free_label(database, request.import_source)
     job_id = uuid4()
     blob = f"{request.import_source}/{job_id}/{blob_file_name(request.file_name)}"
     new = NewJob(
@@ -104,12 +106,14 @@ async def accept_blob(database: Database, blobs: Blobs, settings: Settings, *, n
             arrived = await jobs.record_arrival(connection, awaited.id, size=found.size, etag=found.etag)
             return await jobs.find_job(connection, awaited.id) if arrived else None
     metadata = {key.lower(): value for key, value in found.metadata.items()}
+    label = _label(metadata.get("import_source") or _label_in(name))
+    await _require_free_label(database, label)
     options, priority, complaint = _options_from(metadata)
     identity = sha256(f"{container}/{name}/{found.etag}".encode()).hexdigest()
     new = NewJob(
         id=uuid4(),
         source=_UNKNOWN_SOURCE,
-        import_source=_label(metadata.get("import_source") or _label_in(name)),
+        import_source=label,
         priority=priority,
         options=options,
         file_name=name.rsplit("/", 1)[-1],
@@ -140,6 +144,15 @@ def blob_file_name(name: str) -> str:
 def import_source_from(file_name: str) -> str:
     """The label a file gets when nobody named one: its name without folder and ending."""
     return _label(file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+
+
+async def _require_free_label(database: Database, import_source: str) -> None:
+    """Files stay out of what a connection brings: its next census would take their records for deleted ones."""
+    async with database.connection() as connection:
+        if await connections.find_connection(connection, import_source):
+            raise ConflictError(
+                f"{import_source!r} is the label of what a connection brings", hint="Choose another import_source"
+            )
 
 
 async def _insert(database: Database, new: NewJob) -> tuple[Job, bool]:

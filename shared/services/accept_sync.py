@@ -1,10 +1,11 @@
 """Turn a wish to sync into a queued job."""
 
 import logging
+from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from shared.domain.caller import Caller
-from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
+from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError, SourceError, Trouble
 from shared.domain.job import Priority
 from shared.domain.sync import SyncMode, SyncOptions
 from shared.services.open_connector import connector_class
@@ -31,7 +32,8 @@ async def accept_sync(
     Raises ConflictError while the connection's test has not succeeded, or it is switched off.
     """
     async with database.transaction() as connection:
-        stored = await connections.find_connection(connection, slug)
+        # Held, so that it is neither removed nor changed before its job is there.
+        stored = await connections.find_connection(connection, slug, lock=True)
         if stored is None:
             raise NotFoundError(f"There is no connection {slug!r}")
         require_usable(stored)
@@ -83,6 +85,18 @@ def require_usable(stored: StoredConnection) -> None:
         )
 
 
+def require_open(stored: StoredConnection, *, now: datetime) -> None:
+    """No calls while the source wants none, whoever was told so. Raises SourceError with the time they are allowed."""
+    until = stored.blocked_until
+    if until is not None and until > now:
+        raise SourceError(
+            Trouble.RATE_LIMIT,
+            f"The source wants no calls before {until.astimezone(UTC):%H:%M:%S} UTC",
+            retry_at=until,
+            hint="Try again then; syncs wait by themselves",
+        )
+
+
 def _check(stored: StoredConnection, options: SyncOptions) -> None:
     streams = connector_class(stored.source).streams
     unknown = [stream for stream in options.streams if stream not in streams]
@@ -91,6 +105,13 @@ def _check(stored: StoredConnection, options: SyncOptions) -> None:
             f"{stored.source} has no {', '.join(unknown)}",
             hint=f"It has {', '.join(streams)}",
             fields={"streams": "unknown"},
+        )
+    read = stored.settings.get("streams") or list(streams)
+    if options.streams and not set(options.streams) & set(read):
+        raise InvalidRequestError(
+            f"The connection's settings leave out {', '.join(options.streams)}",
+            hint=f"It reads {', '.join(read)}",
+            fields={"streams": "left out by the settings"},
         )
     if options.mode is SyncMode.KEYS and not options.keys:
         raise InvalidRequestError("Mode `keys` needs keys", fields={"keys": "must not be empty"})

@@ -28,6 +28,8 @@ async def retry_job(database: Database, caller: Caller, job_id: UUID) -> Job:
                 "Records of this atomic import were rejected, and the same file would be again",
                 hint="Mend the listed records and import the file anew, or import it without atomic",
             )
+        if _is_orphan(before):
+            raise ConflictError("The connection of this job was removed", hint="Sync the connection that replaced it")
         if before.state in {JobState.FAILED, JobState.CANCELLED}:
             raise ConflictError("The file of this job never arrived", hint="Start a new import")
         raise ConflictError(f"The job is {before.state}; only failed and cancelled jobs can be retried")
@@ -87,7 +89,7 @@ async def _locked(connection: Connection, job_id: UUID) -> Job:
 
 
 async def _requeue(connection: Connection, caller: Caller, before: Job) -> Job | None:
-    if before.state not in ENDED or _is_rejected_whole(before):
+    if before.state not in ENDED or _is_rejected_whole(before) or _is_orphan(before):
         return None
     after = await jobs.requeue(connection, before.id)
     if after is not None:
@@ -98,6 +100,10 @@ async def _requeue(connection: Connection, caller: Caller, before: Job) -> Job |
 
 def _is_rejected_whole(job: Job) -> bool:
     return job.state is JobState.FAILED and (job.error or {}).get("code") == ATOMIC_REJECTED
+
+
+def _is_orphan(job: Job) -> bool:
+    return job.sync is not None and job.connection_id is None
 
 
 async def _audit(connection: Connection, caller: Caller, action: str, before: Job, after: Job) -> None:

@@ -2,14 +2,18 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Any
+
+from pydantic import SecretStr
 
 from shared.domain.caller import Caller, Role
 from shared.domain.errors import TributaryError
-from shared.security.sealing import Sealer
+from shared.security.sealing import Sealer, UnsealError
 from shared.services.manage_connections import (
     ConnectionChange,
     NewConnection,
     change_connection,
+    check_url,
     create_connection,
 )
 from shared.services.open_connector import open_credentials
@@ -28,6 +32,11 @@ async def define_defaults(database: Database, sealer: Sealer, settings: Settings
 
     A connection with the same slug that somebody made by hand is left alone.
     """
+    for source, missing in incomplete_connections(settings):
+        log.warning(
+            "A connection of the settings is incomplete",
+            extra={"action": "default_connection_incomplete", "slug": source, "missing": ", ".join(missing)},
+        )
     for new in default_connections(settings):
         try:
             await _define(database, sealer, settings, new)
@@ -46,12 +55,13 @@ def default_connections(settings: Settings) -> Iterator[NewConnection]:
             source="jira",
             base_url=settings.jira_base_url,
             settings={"projects": [settings.jira_default_project]} if settings.jira_default_project else {},
-            credentials={
-                "email": settings.jira_user_email or None,
-                "token": settings.jira_api_token.get_secret_value(),
-            },
+            credentials={"email": settings.jira_user_email, "token": settings.jira_api_token.get_secret_value()},
         )
-    if settings.servicenow_instance and settings.servicenow_password.get_secret_value():
+    if (
+        settings.servicenow_instance
+        and settings.servicenow_username
+        and settings.servicenow_password.get_secret_value()
+    ):
         instance = settings.servicenow_instance
         yield NewConnection(
             slug="servicenow",
@@ -78,6 +88,24 @@ def default_connections(settings: Settings) -> Iterator[NewConnection]:
         )
 
 
+def incomplete_connections(settings: Settings) -> list[tuple[str, list[str]]]:
+    """Sources of which some settings are there, and the names of those that are missing."""
+    needed = {
+        "jira": ("jira_base_url", "jira_api_token"),
+        "servicenow": ("servicenow_instance", "servicenow_username", "servicenow_password"),
+        "sentry": ("sentry_auth_token", "sentry_org"),
+    }
+    missing = {
+        source: [name.upper() for name in names if not _text(getattr(settings, name))]
+        for source, names in needed.items()
+    }
+    return [(source, names) for source, names in missing.items() if 0 < len(names) < len(needed[source])]
+
+
+def _text(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
 async def _define(database: Database, sealer: Sealer, settings: Settings, new: NewConnection) -> None:
     async with database.connection() as connection:
         stored = await connections.find_connection(connection, new.slug)
@@ -85,12 +113,32 @@ async def _define(database: Database, sealer: Sealer, settings: Settings, new: N
         await create_connection(
             database, sealer, ENVIRONMENT, new, cron=settings.schedule_default_cron, origin="environment"
         )
-    elif stored.origin == "environment" and not _is_current(sealer, stored, new):
-        change = ConnectionChange(base_url=new.base_url, credentials=new.credentials)
-        await change_connection(database, sealer, ENVIRONMENT, new.slug, change)
+    elif stored.origin == "environment":
+        wanted = _settings(stored, new)
+        moved = stored.base_url != check_url(new.base_url)
+        replaced = moved or not _has_credentials(sealer, stored, new)
+        if replaced or wanted != stored.settings:
+            change = ConnectionChange(
+                base_url=new.base_url, settings=wanted, credentials=new.credentials if replaced else None
+            )
+            await change_connection(database, sealer, ENVIRONMENT, new.slug, change)
 
 
-def _is_current(sealer: Sealer, stored: StoredConnection, new: NewConnection) -> bool:
-    held = open_credentials(sealer, stored)
-    wanted = {name: value for name, value in new.credentials.items() if value is not None}
-    return stored.base_url == new.base_url.rstrip("/") and wanted.items() <= held.items()
+def _settings(stored: StoredConnection, new: NewConnection) -> dict[str, Any]:
+    """What app settings say of the connection's settings goes in; what people added stays."""
+    wanted = {**stored.settings, **new.settings}
+    if stored.settings.get("projects") is None:
+        # Somebody widened it to all projects, the default one among them.
+        wanted.pop("projects", None)
+    else:
+        wanted["projects"] = list(dict.fromkeys([*stored.settings["projects"], *new.settings.get("projects", [])]))
+    return wanted
+
+
+def _has_credentials(sealer: Sealer, stored: StoredConnection, new: NewConnection) -> bool:
+    try:
+        held = open_credentials(sealer, stored)
+    except UnsealError:
+        # Its master key is gone; the app settings have what is needed.
+        return False
+    return all(held.get(name, "") == value for name, value in new.credentials.items())

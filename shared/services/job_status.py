@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain.errors import NotFoundError
 from shared.domain.job import ENDED, Counts, DateOrder, ImportOptions, JobKind, JobState, Priority
-from shared.domain.sync import SyncOptions
+from shared.domain.stream import Stream
+from shared.domain.sync import SyncMode, SyncOptions
 from shared.files.remarks import Remarks
 from shared.store import batches, jobs, sync_ledger
 from shared.store.batches import NO_PROGRESS, Progress
@@ -194,6 +195,7 @@ def to_sync_status(job: Job, progress: SyncProgress | None, *, now: datetime) ->
     return status.model_copy(
         update={
             "percent": 100 if job.state is JobState.COMPLETED else min(99.9, round(share, 1)),
+            "warnings": [*status.warnings, *_unfound_keys(job, streams)],
             "batches": status.batches.model_copy(update={"total": total or None}),
             "sync": SyncSummary(
                 options=job.sync or SyncOptions(),
@@ -203,6 +205,17 @@ def to_sync_status(job: Job, progress: SyncProgress | None, *, now: datetime) ->
             ),
         }
     )
+
+
+def _unfound_keys(job: Job, streams: dict[str, dict[str, int]]) -> list[str]:
+    if job.state is not JobState.COMPLETED or job.sync is None or job.sync.mode is not SyncMode.KEYS:
+        return []
+    wanted = len(set(job.sync.keys))
+    fates = streams.get(Stream.ISSUES, {})
+    found = sum(fates.get(name, 0) for name in ("created", "updated", "unchanged", "stale", "rejected"))
+    if found >= wanted:
+        return []
+    return [f"Of {wanted} keys the source knows {found}; the others are misspelt, gone, or hidden from this account"]
 
 
 def to_status(job: Job, progress: Progress, *, now: datetime) -> JobStatus:

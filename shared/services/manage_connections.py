@@ -1,6 +1,8 @@
 """Register, change and remove connections; secrets go in sealed and never come out."""
 
+import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -10,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl, StrictBool, TypeAdap
 
 from shared.domain.caller import Caller
 from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
-from shared.security.sealing import Sealer
+from shared.security.sealing import Sealer, UnsealError
 from shared.services.open_connector import check_credentials, check_settings, open_credentials, seal_credentials
 from shared.services.schedule_times import next_run
-from shared.store import audit_log, connections, jobs
+from shared.store import audit_log, connections, issues, jobs
 from shared.store.connections import Schedule, StoredConnection
 from shared.store.database import Connection, Database
 
@@ -41,6 +43,7 @@ class ConnectionView(BaseModel):
     )
     active: bool
     origin: str = Field(description="`api`, or `environment` when app settings define it")
+    version: int = Field(description="Grows with every change; send it with yours to overwrite nobody else's")
     tested_at: datetime | None
     test_passed: bool | None
     test: dict[str, Any] | None = Field(description="What the last test found out")
@@ -53,7 +56,7 @@ class ConnectionView(BaseModel):
 class NewConnection(BaseModel):
     """A connection to register."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     slug: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Label of all it brings", examples=["petrel"])
     source: str = Field(examples=["jira"])
@@ -67,18 +70,28 @@ class NewConnection(BaseModel):
 class ConnectionChange(BaseModel):
     """What to change; what is left out stays."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base_url: str | None = None
-    settings: dict[str, Any] | None = None
-    credentials: dict[str, Any] | None = None
-    active: StrictBool | None = None
+    base_url: str | None = Field(
+        default=None, max_length=2_000, description="Another one needs all credentials again, and another test"
+    )
+    settings: dict[str, Any] | None = Field(default=None, description="All of them: they replace what is there")
+    credentials: dict[str, Any] | None = Field(
+        default=None,
+        repr=False,
+        description="Those that are new; null removes one. The connection has to be tested again",
+        examples=[{"token": "…"}],
+    )
+    active: StrictBool | None = Field(default=None, description="false: nothing is read until it is true again")
+    version: int | None = Field(
+        default=None, description="The `version` you read; if it is another one by now, nothing is changed"
+    )
 
 
 def to_view(stored: StoredConnection) -> ConnectionView:
     """What may be shown of a connection."""
     shown = {field: entry.get("plain", True) for field, entry in stored.credentials.items()}
-    return ConnectionView(**stored.model_dump(exclude={"id", "version", "credentials"}), credentials=shown)
+    return ConnectionView(**stored.model_dump(exclude={"id", "credentials"}), credentials=shown)
 
 
 async def create_connection(
@@ -91,7 +104,9 @@ async def create_connection(
     checked = check_settings(source, new.settings)
     secrets = check_credentials(source, new.credentials)
     connection_id = uuid4()
+    sealed = await asyncio.to_thread(seal_credentials, sealer, connection_id, secrets)
     async with database.transaction() as connection:
+        await _require_own_label(connection, slug, source)
         stored = await connections.insert_connection(
             connection,
             connection_id=connection_id,
@@ -99,7 +114,7 @@ async def create_connection(
             source=source,
             base_url=check_url(new.base_url),
             settings=checked.model_dump(mode="json", exclude_defaults=True),
-            credentials=seal_credentials(sealer, connection_id, secrets),
+            credentials=sealed,
             origin=origin,
         )
         if stored is None:
@@ -127,22 +142,22 @@ async def change_connection(
     """
     async with database.transaction() as connection:
         before = await existing(connection, slug, lock=True)
+        if change.version not in {None, before.version}:
+            raise ConflictError(
+                f"The connection {slug!r} was changed meanwhile", hint="Read it again, and send what you still want"
+            )
+        base_url = before.base_url if change.base_url is None else check_url(change.base_url)
+        moved = base_url != before.base_url
+        if moved:
+            await _require_movable(connection, before, change)
         settings = before.settings
         if change.settings is not None:
             checked = check_settings(before.source, change.settings)
             settings = checked.model_dump(mode="json", exclude_defaults=True)
         credentials = before.credentials
-        base_url = before.base_url if change.base_url is None else check_url(change.base_url)
-        moved = base_url != before.base_url
-        if moved and before.credentials and change.credentials is None:
-            # Else whoever may change an address could have the old secrets sent there.
-            raise InvalidRequestError(
-                "A new address needs the credentials again", fields={"credentials": "send them with the new base_url"}
-            )
         if change.credentials is not None:
-            known = {} if moved else open_credentials(sealer, before)
-            merged = {name: value for name, value in {**known, **change.credentials}.items() if value not in {None, ""}}
-            credentials = seal_credentials(sealer, before.id, check_credentials(before.source, merged))
+            kept = {} if moved else {f: e for f, e in before.credentials.items() if f not in change.credentials}
+            credentials = await asyncio.to_thread(_reseal, sealer, before, kept, change.credentials)
         after = await connections.update_connection(
             connection,
             before.id,
@@ -154,48 +169,41 @@ async def change_connection(
         )
         if after is None:
             raise NotFoundError(f"There is no connection {slug!r}")
-        await _audit(connection, caller, "connection.changed", before, after)
+        await _audit(connection, caller, "connection.changed", before, after, replaced=sorted(change.credentials or ()))
     return after
+
+
+async def _require_movable(connection: Connection, before: StoredConnection, change: ConnectionChange) -> None:
+    if before.credentials and change.credentials is None:
+        # Else whoever may change an address could have the old secrets sent there.
+        raise InvalidRequestError(
+            "A new address needs the credentials again", fields={"credentials": "send them with the new base_url"}
+        )
+    # A job would go on at the other address, and close its windows over what it never read there.
+    await _require_idle(connection, before)
+
+
+def _reseal(
+    sealer: Sealer, stored: StoredConnection, kept: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sealed credentials: those that stay, and those that are given. Only what stays has to be readable."""
+    try:
+        opened = open_credentials(sealer, stored.model_copy(update={"credentials": kept}))
+    except UnsealError as error:
+        raise InvalidRequestError(
+            error.detail, hint="Send all credentials", fields={f"credentials.{name}": "send it too" for name in kept}
+        ) from error
+    return seal_credentials(sealer, stored.id, check_credentials(stored.source, {**opened, **given}))
 
 
 async def remove_connection(database: Database, caller: Caller, slug: str) -> None:
     """Remove a connection, its credentials, schedule and ledger. What it brought stays."""
     async with database.transaction() as connection:
         before = await existing(connection, slug, lock=True)
-        if await jobs.is_busy(connection, before.id):
-            raise ConflictError("A job of this connection waits or runs", hint="Cancel it first")
+        await _require_idle(connection, before)
         await connections.delete_connection(connection, before.id)
         await _audit(connection, caller, "connection.removed", before, None)
     log.info("Connection removed", extra={"action": "connection_removed", "slug": slug})
-
-
-async def rotate_credentials(database: Database, sealer: Sealer, caller: Caller) -> int:
-    """Wrap the keys of all credentials with the current master key; returns how many secrets that were."""
-    rotated = 0
-    async with database.connection() as connection:
-        slugs = [stored.slug for stored in await connections.list_connections(connection, limit=10_000)]
-    for slug in slugs:
-        async with database.transaction() as connection:
-            stored = await connections.find_connection(connection, slug, lock=True)
-            if stored is None:
-                continue
-            renewed = dict(stored.credentials)
-            for field, entry in stored.credentials.items():
-                if "sealed" in entry and (wrapped := sealer.rewrap(entry["sealed"])):
-                    renewed[field] = {"sealed": wrapped}
-                    rotated += 1
-            if renewed != stored.credentials:
-                await connections.save_credentials(connection, stored.id, renewed)
-    async with database.connection() as connection:
-        await audit_log.append(
-            connection,
-            actor=caller.id,
-            action="credentials.rotated",
-            subject="connections",
-            before=None,
-            after={"secrets": rotated, "key": sealer.keys.current},
-        )
-    return rotated
 
 
 async def list_views(database: Database, *, after: str, limit: int) -> list[ConnectionView]:
@@ -235,21 +243,41 @@ def check_url(text: str) -> str:
     return str(url).rstrip("/")
 
 
+async def _require_idle(connection: Connection, stored: StoredConnection) -> None:
+    if await jobs.is_busy(connection, stored.id):
+        raise ConflictError("A job of this connection waits or runs", hint="Cancel it first, or wait for its end")
+
+
+async def _require_own_label(connection: Connection, slug: str, source: str) -> None:
+    """A label holds what one source brought: ids of another would be taken for them, and theirs for gone."""
+    if not await issues.has_label(connection, slug):
+        return
+    told = await audit_log.list_entries(connection, subject=f"connection:{slug}")
+    former = next((entry.before for entry in told if entry.action == "connection.removed"), None)
+    if former is None or former["source"] != source:
+        raise ConflictError(
+            f"There are records labelled {slug!r} that did not come from such a connection", hint="Choose another slug"
+        )
+
+
 async def _audit(
     connection: Connection,
     caller: Caller,
     action: str,
     before: StoredConnection | None,
     after: StoredConnection | None,
+    *,
+    replaced: Sequence[str] = (),
 ) -> None:
     subject = after or before
+    told = _told(after)
     await audit_log.append(
         connection,
         actor=caller.id,
         action=action,
         subject=f"connection:{subject.slug if subject else ''}",
         before=_told(before),
-        after=_told(after),
+        after={**told, "replaced_credentials": list(replaced)} if told and replaced else told,
     )
 
 

@@ -1,7 +1,9 @@
 """Make the connector of a connection: settings checked, credentials opened, calls guarded."""
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeIs, cast
 from uuid import UUID
 
 import httpx
@@ -9,11 +11,11 @@ from pydantic import SecretStr, ValidationError
 
 from shared.connectors import connectors
 from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings
-from shared.domain.errors import InvalidRequestError
+from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.security.sealing import Sealer
 from shared.store import connections
 from shared.store.connections import StoredConnection
-from shared.store.database import Connection
+from shared.store.database import Connection, Database
 
 _MOST_KEPT = 200
 
@@ -35,23 +37,37 @@ class Connectors:
         if key not in self._kept:
             if len(self._kept) >= _MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = self._make(stored, tracked)
+            # Whoever was first stays: one connector counts all requests of its connection at once.
+            self._kept.setdefault(key, await self._make(stored, tracked))
         return self._kept[key]
 
-    def untracked(self, stored: StoredConnection) -> Connector:
+    async def untracked(self, stored: StoredConnection) -> Connector:
         """A connector of its own that sees everything: for tests, discovery and counts."""
-        return self._make(stored, ())
+        return await self._make(stored, ())
 
-    def _make(self, stored: StoredConnection, tracked: tuple[str, ...]) -> Connector:
+    async def _make(self, stored: StoredConnection, tracked: tuple[str, ...]) -> Connector:
         made = connector_class(stored.source)
         settings = {**stored.settings, **({"tracked_accounts": tracked} if tracked else {})}
-        secrets = open_credentials(self.sealer, stored)
+        # Key Vault is asked over the network, by a client that blocks.
+        secrets = await asyncio.to_thread(open_credentials, self.sealer, stored)
         return made(
             self._client,
             stored.base_url,
             check_settings(stored.source, settings),
             check_credentials(stored.source, secrets),
         )
+
+
+@asynccontextmanager
+async def heeding_limits(database: Database, stored: StoredConnection) -> AsyncGenerator[None]:
+    """What a source says of its limit to one caller holds for all workers, also when no sync is running."""
+    try:
+        yield
+    except SourceError as error:
+        if error.trouble is Trouble.RATE_LIMIT and error.retry_at is not None:
+            async with database.connection() as connection:
+                await connections.block(connection, stored.id, error.retry_at)
+        raise
 
 
 def connector_class(source: str) -> type[Connector]:
@@ -66,16 +82,32 @@ def connector_class(source: str) -> type[Connector]:
 
 def check_settings(source: str, values: Mapping[str, Any]) -> ConnectorSettings:
     """Settings as the source knows them; InvalidRequestError names the field."""
+    _refuse_unstorable("settings", values)
     try:
-        return connector_class(source).Settings.model_validate(values)
+        settings = connector_class(source).Settings.model_validate(values)
     except ValidationError as error:
         raise _complaint("settings", error) from None
+    known = connector_class(source).streams
+    if unknown := [stream for stream in settings.streams if stream not in known]:
+        raise InvalidRequestError(
+            f"{source} has no {', '.join(unknown)}",
+            hint=f"It has {', '.join(known)}",
+            fields={"settings.streams": f"{', '.join(unknown)}: unknown here"},
+        )
+    return settings
 
 
 def check_credentials(source: str, values: Mapping[str, Any]) -> ConnectorCredentials:
-    """Credentials as the source knows them; InvalidRequestError names the field and never a value."""
+    """Credentials as the source knows them; InvalidRequestError names the field and never a value.
+
+    Empty ones count as absent, and line breaks around them as slips of copying.
+    """
+    _refuse_unstorable("credentials", values)
+    given = {name: value.strip("\r\n") if isinstance(value, str) else value for name, value in values.items()}
     try:
-        return connector_class(source).Credentials.model_validate(values)
+        return connector_class(source).Credentials.model_validate(
+            {name: value for name, value in given.items() if value is not None and value != ""}
+        )
     except ValidationError as error:
         raise _complaint("credentials", error) from None
 
@@ -100,6 +132,24 @@ def open_credentials(sealer: Sealer, stored: StoredConnection) -> dict[str, Any]
         field: sealer.open(entry["sealed"], owner=str(stored.id), field=field) if "sealed" in entry else entry["plain"]
         for field, entry in stored.credentials.items()
     }
+
+
+def _refuse_unstorable(what: str, values: Mapping[str, Any]) -> None:
+    found = {f"{what}.{name}": "holds a NUL character" for name, value in values.items() if _has_nul(value)}
+    if found:
+        raise InvalidRequestError(f"The {what} hold what cannot be stored", fields=found)
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if _is_mapping(value):
+        return any(_has_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list) and any(map(_has_nul, cast("list[object]", value)))
+
+
+def _is_mapping(value: object) -> TypeIs[Mapping[object, object]]:
+    return isinstance(value, Mapping)
 
 
 def _complaint(what: str, error: ValidationError) -> InvalidRequestError:

@@ -1,25 +1,29 @@
 """What an import from a tracker would do, without doing it: sample issues, problems, and how many there are."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope, Sent
-from shared.domain.errors import SourceError, Trouble
+from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Stream
 from shared.domain.sync import Fate, content_hash, decide
-from shared.services.accept_sync import require_usable
+from shared.services.accept_sync import require_open, require_usable
 from shared.services.manage_connections import existing
-from shared.services.open_connector import Connectors
+from shared.services.open_connector import Connectors, heeding_limits
 from shared.services.store_page import keeps_of, normalize_page
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.streams import Writer
 
 _SAMPLE = 20
+_ENOUGH = 10
+# A page may show less than it holds: GitHub's lists issues and pull requests together, ServiceNow's leaves gaps.
+_MOST_PAGES = 6
 _MOST_SCOPES = 5
 _SECONDS = 20.0
 
@@ -50,7 +54,9 @@ class SourcePreview(BaseModel):
     sample: list[SampleIssue]
     counts: dict[str, int] = Field(description="Of the sample", examples=[{"created": 18, "unchanged": 2}])
     problems: list[Problem] = Field(description="Of the sample's records that would be rejected")
-    issues: int | None = Field(description="About how many there are, as of the last test, where the source tells")
+    issues: int | None = Field(
+        description="About how many the scopes looked at have, as of the last test, where the source tells"
+    )
     estimated_calls: int | None
     estimated_seconds: float | None
     scopes: list[str]
@@ -63,29 +69,46 @@ async def preview_source(
     """Read one small page and compare it with what is stored. Raises SourceError as the source does."""
     async with database.connection() as connection:
         stored = await existing(connection, slug)
-        require_usable(stored)
-    connector = made.untracked(stored)
+    require_usable(stored)
+    require_open(stored, now=datetime.now(UTC))
+    connector = await made.untracked(stored)
     try:
-        async with asyncio.timeout(_SECONDS):
+        async with heeding_limits(database, stored), asyncio.timeout(_SECONDS):
             found, _ = await connector.scopes()
-            chosen = [scope for scope in found if not scopes or scope.name in scopes or scope.id in scopes]
+            chosen = _chosen(found, scopes)
             pages = await _read(connector, chosen[:_MOST_SCOPES])
     except TimeoutError as error:
         raise SourceError(Trouble.TIMEOUT, f"The source did not answer within {_SECONDS:.0f} s") from error
     return await _describe(database, stored, connector, chosen, pages)
 
 
+def _chosen(found: list[Scope], names: tuple[str, ...]) -> list[Scope]:
+    unknown = set(names) - {scope.name for scope in found} - {scope.id for scope in found}
+    if unknown:
+        raise InvalidRequestError(
+            f"The connection does not read {', '.join(sorted(unknown))}",
+            hint="Its test and GET …/state name what it reads",
+            fields={"scopes": "unknown"},
+        )
+    return [scope for scope in found if not names or scope.name in names or scope.id in names]
+
+
 async def _read(connector: Connector, scopes: list[Scope]) -> list[Page]:
-    """A page of the first scope; of the next ones only while the sample is too small."""
+    """A page of the first scope; more of it, and of the next ones, only while the sample is too small."""
     pages: list[Page] = []
     read = 0
     for scope in scopes:
         part = Part(kind=PartKind.WINDOW, stream=Stream.ISSUES, scope=scope.id)
-        page = await connector.fetch(part, None, most=_SAMPLE)
-        pages.append(page)
-        read += sum(sent.stream is Stream.ISSUES for sent in page.records)
-        if read >= _SAMPLE // 2:
-            break
+        position: Mapping[str, Any] | None = None
+        while True:
+            page = await connector.fetch(part, position, most=_SAMPLE)
+            pages.append(page)
+            read += sum(sent.stream is Stream.ISSUES for sent in page.records)
+            if read >= _ENOUGH or len(pages) >= _MOST_PAGES:
+                return pages
+            if page.next is None:
+                break
+            position = page.next
     return pages
 
 
@@ -98,18 +121,25 @@ async def _describe(
         normalized = normalize_page(connector.normalize, page, first_row=1)
         pairs = normalized.records.get(Stream.ISSUES, {}).values()
         issues = [(record, sent) for record, sent in pairs if isinstance(record, Issue)]
+        # A walk repeats the last row of a page on the next one.
+        seen = {each.external_id for each in sample}
+        issues = [(record, sent) for record, sent in issues if record.external_id not in seen]
         sample += await _compare(database, stored, page, issues)
         problems += [problem for _, refused in normalized.refused for problem in refused.problems]
     test: dict[str, Any] = stored.test or {}
+    by_scope: dict[str, int] = test.get("issues_by_scope") or {}
+    narrowed = len(scopes) < test.get("scopes_total", len(scopes))
+    issues = sum(by_scope.get(scope.name, 0) for scope in scopes) if narrowed and by_scope else test.get("issues")
+    calls = connector.estimate_calls(issues) if issues is not None else None
     return SourcePreview(
         import_source=stored.slug,
         source=stored.source,
         sample=sample[:_SAMPLE],
         counts={fate.value: n for fate in Fate if (n := sum(each.would_be == fate.value for each in sample))},
         problems=problems[:_SAMPLE],
-        issues=test.get("issues"),
-        estimated_calls=test.get("estimated_calls"),
-        estimated_seconds=test.get("estimated_seconds"),
+        issues=issues,
+        estimated_calls=calls,
+        estimated_seconds=None if narrowed else test.get("estimated_seconds"),
         scopes=[scope.name for scope in scopes][:200],
         requests=connector.requests,
     )

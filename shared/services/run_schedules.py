@@ -26,7 +26,7 @@ SCHEDULE_ACTOR = "schedule"
 class ScheduleChange(BaseModel):
     """A new cadence; what is left out stays."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cron: str | None = Field(default=None, max_length=200, description="Five fields", examples=["*/15 * * * *"])
     time_zone: str | None = Field(default=None, max_length=100, examples=["Europe/Berlin"])

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
 from shared.domain.errors import InvalidRequestError
 
@@ -30,5 +30,10 @@ def next_run(cron: str, time_zone: str, after: datetime) -> datetime:
             hint="Five fields: minute hour day month weekday",
             fields={"cron": "not valid"},
         )
-    found: datetime = croniter(cron, after.astimezone(zone)).get_next(datetime)
+    try:
+        found: datetime = croniter(cron, after.astimezone(zone)).get_next(datetime)
+    except CroniterBadDateError as error:
+        raise InvalidRequestError(
+            f"{cron!r} names no day that ever comes", hint="Such as 30 February", fields={"cron": "never runs"}
+        ) from error
     return found.astimezone(UTC)

@@ -115,7 +115,7 @@ async def store_page(
         gaps=_own_gaps(part, page),
     )
     if page.next is None:
-        await _close(connection, stored, part, page)
+        await _close(connection, stored, part, page, met=part.stream in part.counts or part.stream in counts)
 
 
 class _Write:
@@ -261,14 +261,19 @@ def _is_whole(part: StoredPart, job: Job) -> bool:
     return part.kind == PartKind.WINDOW and full and part.since is None
 
 
-async def _close(connection: Connection, stored: StoredConnection, part: StoredPart, page: Page) -> None:
+async def _close(connection: Connection, stored: StoredConnection, part: StoredPart, page: Page, *, met: bool) -> None:
     if part.kind in {PartKind.SNAPSHOT, PartKind.CENSUS}:
         await coverage.note_read(connection, stored.id, part, census=part.kind == PartKind.CENSUS)
     if part.kind in {PartKind.SNAPSHOT, PartKind.WINDOW}:
         traits = connector_class(stored.source).streams
-        streams = [part.stream, *(stream for stream, each in traits.items() if each.parent is part.stream)]
+        # A walk that met no record has asked for the children of none: their gaps stay.
+        children = [stream for stream, each in traits.items() if each.parent is part.stream and met]
         await coverage.close_gaps(
-            connection, stored.id, streams=streams, scope=part.scope, before=part.read_from or page.read_at
+            connection,
+            stored.id,
+            streams=[part.stream, *children],
+            scope=part.scope,
+            before=part.read_from or page.read_at,
         )
 
 

@@ -86,13 +86,14 @@ async def update_connection(
     active: bool,
     must_test: bool,
 ) -> StoredConnection | None:
-    """Replace what an admin may change; with `must_test` the last test no longer counts."""
+    """Replace what an admin may change; with `must_test` the last test and a wait for a limit no longer count."""
     cursor = await connection.execute(
         """
         update connections
            set base_url = %(base_url)s, settings = %(settings)s, credentials = %(credentials)s, active = %(active)s,
                version = version + 1, updated_at = now(),
-               test_passed = case when %(must_test)s then null else test_passed end
+               test_passed = case when %(must_test)s then null else test_passed end,
+               blocked_until = case when %(must_test)s then null else blocked_until end
          where id = %(id)s returning *
         """,
         {
@@ -133,12 +134,15 @@ async def delete_connection(connection: Connection, connection_id: UUID) -> None
     await connection.execute("delete from connections where id = %s", (connection_id,))
 
 
-async def save_test(connection: Connection, connection_id: UUID, *, passed: bool, result: Mapping[str, Any]) -> None:
-    """Keep what a test found out."""
-    await connection.execute(
-        "update connections set tested_at = now(), test_passed = %s, test = %s where id = %s",
-        (passed, Jsonb(result), connection_id),
+async def save_test(connection: Connection, tested: StoredConnection, *, result: Mapping[str, Any]) -> bool:
+    """Keep what a test found out; False if the connection is not any more what was tested."""
+    cursor = await connection.execute(
+        """
+        update connections set tested_at = now(), test_passed = %s, test = %s where id = %s and version = %s
+        """,
+        (result["passed"], Jsonb(result), tested.id, tested.version),
     )
+    return bool(cursor.rowcount)
 
 
 async def save_credentials(connection: Connection, connection_id: UUID, credentials: Mapping[str, Any]) -> None:

@@ -59,6 +59,18 @@ async def list_issues(
     return await cursor.fetchall()
 
 
+async def has_label(connection: Connection, import_source: str) -> bool:
+    """Whether there are issues or projects of a label."""
+    cursor = await connection.execute(
+        """
+        select exists (select from issues where import_source = %(label)s)
+            or exists (select from projects where import_source = %(label)s) as found
+        """,
+        {"label": import_source},
+    )
+    return bool((await cursor.fetchone() or {"found": False})["found"])
+
+
 async def find_issue(connection: Connection, import_source: str, external_id: str) -> DictRow | None:
     """One issue with its long texts and the record as it came."""
     cursor = await connection.execute(

@@ -1,54 +1,17 @@
 """Connections over HTTP: registered, tested, previewed, synced, watched, changed, removed."""
 
-from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import httpx
-import pytest
 
-from local.trackers.known import connection_to, tracker_of
+from local.trackers.github import GitHubTracker
+from local.trackers.known import tracker_of
 from local.trackers.service import Tracker
-from local.trackers.world import seeded
+from local.trackers.world import START, seeded
 from shared.domain.job import JobState
 from shared.store.database import Database
-from tests.support.settings import make_settings
-from tests.support.sync import SyncRunner
-
-
-@pytest.fixture
-async def tracker() -> AsyncIterator[Tracker]:
-    """A simulated Jira with thirty issues."""
-    async with tracker_of("jira", seeded(30, projects=("HARBOR", "PETREL"))) as tracker:
-        yield tracker
-
-
-def registration(tracker: Tracker, slug: str = "petrel") -> dict[str, Any]:
-    known = connection_to(tracker)
-    return {
-        "slug": slug,
-        "source": known.source,
-        "base_url": tracker.url,
-        "settings": dict(known.settings),
-        "credentials": dict(known.credentials),
-    }
-
-
-@pytest.fixture
-async def connected(admin: httpx.AsyncClient, tracker: Tracker) -> dict[str, Any]:
-    """A registered and tested connection."""
-    created = await admin.post("/api/integrations", json=registration(tracker))
-    assert created.status_code == 201, created.text
-    tested = await admin.post("/api/integrations/petrel/test")
-    assert tested.json()["passed"], tested.text
-    return created.json()
-
-
-async def run(database: Database, tracker: Tracker, job_id: str) -> JobState | None:
-    """Do what the orchestration would do with a queued job."""
-    runner = SyncRunner(database, make_settings(), tracker, slug="petrel")
-    await runner.execute("update jobs set state = 'processing', attempt = 1, started_at = now() where id = %s", job_id)
-    return await runner.run(UUID(job_id))
+from tests.support.connections import registration, run
 
 
 async def test_secrets_go_in_and_never_come_out(admin: httpx.AsyncClient, tracker: Tracker) -> None:
@@ -71,11 +34,14 @@ async def test_nothing_works_before_the_test_succeeds(admin: httpx.AsyncClient, 
     tested = (await admin.post("/api/integrations/petrel/test")).json()
     synced = await admin.post("/api/integrations/petrel/sync")
     previewed = await admin.post("/api/import/jira/preview", json={"connection": "petrel"})
+    discovered = await admin.get("/api/integrations/petrel/discover")
+    executed = await admin.post("/api/import/jira/execute", json={"connection": "petrel"})
+    named = await admin.post("/api/import", json={"connection": "petrel", "keys": ["PETREL-1"]})
 
     assert tested["passed"] is False
     assert tested["error"]["code"] == "AUTH_INVALID"
     assert tested["error"]["advice"]
-    assert (synced.status_code, previewed.status_code) == (409, 409)
+    assert {each.status_code for each in (synced, previewed, discovered, executed, named)} == {409}
     assert "test" in synced.json()["hint"]
 
 
@@ -86,7 +52,10 @@ async def test_the_test_tells_what_a_first_import_takes(admin: httpx.AsyncClient
     assert found["issues"] == 30
     assert found["estimated_calls"] > 0
     assert found["time_zone"] == "UTC"
-    assert sorted(found["scopes"]) == ["HARBOR", "PETREL"] or len(found["scopes"]) == 2
+    assert sorted(found["scopes"]) == ["HARBOR", "PETREL"]
+    assert sum(found["issues_by_scope"].values()) == 30
+    assert found["estimated_seconds"] > 0
+    assert found["clock_skew_seconds"] < -3_600
 
 
 async def test_a_preview_shows_issues_and_stores_none(
@@ -101,6 +70,36 @@ async def test_a_preview_shows_issues_and_stores_none(
     assert body["counts"] == {"created": len(body["sample"])}
     listed = await operator.get("/api/issues", params={"import_source": "petrel"})
     assert listed.json()["items"] == []
+
+
+async def test_a_preview_of_one_project_counts_that_one(
+    operator: httpx.AsyncClient, connected: dict[str, Any], tracker: Tracker
+) -> None:
+    seen = await operator.post("/api/import/jira/preview", json={"connection": "petrel", "scopes": ["HARBOR"]})
+    unknown = await operator.post("/api/import/jira/preview", json={"connection": "petrel", "scopes": ["HARBUR"]})
+
+    assert {each["project"] for each in seen.json()["sample"]} == {"HARBOR"}
+    assert seen.json()["issues"] == sum(issue.project == "HARBOR" for issue in tracker.world.all_current())
+    assert unknown.status_code == 422
+    assert "HARBUR" in unknown.json()["detail"]
+
+
+async def test_a_preview_goes_on_until_its_sample_is_worth_something(
+    admin: httpx.AsyncClient, operator: httpx.AsyncClient
+) -> None:
+    async with tracker_of("github", seeded(30, projects=("HARBOR",))) as tracker:
+        assert isinstance(tracker, GitHubTracker)
+        for _ in range(35):
+            # One list holds both, oldest first.
+            tracker.open_pull("HARBOR", START - timedelta(days=900))
+        await admin.post("/api/integrations", json=registration(tracker, "buried"))
+        await admin.post("/api/integrations/buried/test")
+
+        seen = await operator.post("/api/import/github/preview", json={"connection": "buried"})
+
+    sample = seen.json()["sample"]
+    assert len(sample) >= 10
+    assert len({each["external_id"] for each in sample}) == len(sample)
 
 
 async def test_a_sync_is_asked_for_run_and_read(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from local.trackers import gitlab
+from local.trackers.jira import JiraTracker
 from local.trackers.service import Fault
 from local.trackers.world import World
 from shared.blobs import Blobs
@@ -257,3 +258,22 @@ async def test_a_due_run_starts_once_and_never_on_a_running_one(connected: Conne
         assert moved_on["next_run_at"] > now
         jobs = await runner.fetch("select requested_by, sync ->> 'mode' as mode from jobs")
         assert jobs == [{"requested_by": "schedule", "mode": "incremental"}]
+
+
+async def test_a_gap_of_children_stays_while_nothing_changes_and_goes_when_they_are_read(connected: Connect) -> None:
+    async with connected("jira", world_with(3), streams=["issues", "worklogs"]) as runner:
+        assert isinstance(runner.tracker, JiraTracker)
+        runner.tracker.refusing_lists["worklog"] = (403, "Not for you.")
+        issue = runner.tracker.world.all_current("HARBOR")[0]
+        for _ in range(25):
+            runner.tracker.world.log_work(issue.id)
+        gaps = []
+        for refused in (True, True, False):
+            if not refused:
+                runner.tracker.refusing_lists.clear()
+                runner.tracker.world.log_work(issue.id)
+            runner.tracker.world.advance(HOUR)
+            assert await runner.sync() is JobState.COMPLETED
+            gaps.append(await runner.fetch("select stream from coverage_gaps"))
+
+    assert [[row["stream"] for row in each] for each in gaps] == [["worklogs"], ["worklogs"], []]

@@ -158,10 +158,11 @@ IN_HOUR = "2026-03-01T13:00Z"
         (400, '{"errorMessages":["Error in the JQL Query"],"errors":{}}', {}, Trouble.BAD_REQUEST),
         (400, UNKNOWN_PROJECT, {}, Trouble.NOT_FOUND),
         (401, "", {}, Trouble.AUTH_INVALID),
-        (401, "<html>Unauthorized</html>", HTML, Trouble.AUTH_INVALID),
+        (401, '<html><th scope="col">Unauthorized</th></html>', HTML, Trouble.AUTH_INVALID),
         (401, '{"message":"Client must be authenticated","status-code":401}', {}, Trouble.AUTH_INVALID),
         (401, '{"code":401,"message":"Unauthorized; scope does not match"}', {}, Trouble.PERMISSION_DENIED),
         (401, '{"message":"The access token expired"}', {}, Trouble.AUTH_EXPIRED),
+        (401, "", {"www-authenticate": 'Bearer error_description="The token has expired"'}, Trouble.AUTH_EXPIRED),
         (402, "", {}, Trouble.SUSPENDED_PAYMENT),
         (403, '{"errorMessage":"suspended-payment"}', {}, Trouble.SUSPENDED_PAYMENT),
         (403, '{"message":"The IP address is not allowed"}', {}, Trouble.PERMISSION_DENIED),
@@ -361,6 +362,40 @@ async def test_sprints_come_from_boards_that_have_some(cloud: bool) -> None:
     assert {each.external_id for each in found} == {str(each) for each in world.sprints}
     assert {each.model_dump()["board"] for each in found} == {"HARBOR scrum", "PETREL scrum"}
     assert not [gap for page in pages for gap in page.gaps]
+
+
+@KINDS
+async def test_boards_that_live_elsewhere_bring_the_sprints_of_a_named_project(cloud: bool) -> None:
+    world = seeded(10, projects=("HARBOR", "PETREL", "GULL"))
+    async with connected(world, cloud=cloud, projects=["HARBOR"]) as (tracker, jira):
+        tracker.boards_about = {"PETREL": {"PETREL", "HARBOR"}, "HARBOR": set()}
+        pages = await whole(jira, Stream.SPRINTS)
+
+        calls = [call.path for call in tracker.calls if call.path.endswith("/sprint")]
+    homes = {"PETREL", "HARBOR"} if cloud else {"PETREL"}
+    expected = {str(sprint.id) for sprint in world.sprints.values() if sprint.project in homes}
+    assert {sent.raw["id"] for page in pages for sent in page.records} == {int(each) for each in expected}
+    assert len(calls) == len(set(calls)), "a board was read twice"
+
+
+async def test_a_named_project_without_boards_to_see_is_a_gap_and_the_others_go_on() -> None:
+    world = seeded(10)
+    async with connected(world, projects=["AGONE", "HARBOR"]) as (_, jira):
+        pages = await whole(jira, Stream.SPRINTS)
+
+    assert [(gap.scope, gap.trouble) for page in pages for gap in page.gaps] == [
+        ("*:boards of AGONE", Trouble.BAD_REQUEST)
+    ]
+    assert len([sent for page in pages for sent in page.records]) == len(world.sprints) // 2
+
+
+async def test_many_named_projects_are_found_in_the_list_of_all_boards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.connectors._jira_lists._FEW_PROJECTS", 0)
+    world = seeded(10)
+    async with connected(world, projects=["HARBOR"]) as (_, jira):
+        pages = await whole(jira, Stream.SPRINTS)
+
+    assert len([sent for page in pages for sent in page.records]) == len(world.sprints) // 2
 
 
 async def test_a_board_that_is_refused_otherwise_is_a_gap() -> None:

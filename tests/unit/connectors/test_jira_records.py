@@ -128,6 +128,32 @@ def test_mapped_fields_fill_ours_by_name_or_id() -> None:
     assert (found.labels, found.stack_trace) == (("Impediment",), "0|i000dz:")
 
 
+@pytest.mark.parametrize("filled", ["customfield_10078", "customfield_10079"])
+def test_of_fields_with_the_mapped_name_the_filled_one_counts(filled: str) -> None:
+    ships = {"customfield_10078": None, "customfield_10079": None, filled: {"value": "Blocker"}}
+
+    assert issue("issue_cloud", mapping={"severity": "Ship"}, **ships).severity is Severity.CRITICAL
+
+
+TRACE = "TypeError: no berth\n    at moor (quay.js:10:5)\n    at main (quay.js:2:1)"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        TRACE,
+        f"{{noformat}}\n{TRACE}\n{{noformat}}",
+        f"Seen today:\n{{code:js}}\n{TRACE}\n{{code}}",
+        {"type": "doc", "version": 1, "content": [{"type": "codeBlock", "content": [{"type": "text", "text": TRACE}]}]},
+    ],
+    ids=["plain", "noformat", "code", "document"],
+)
+def test_a_mapped_trace_comes_without_the_marks_of_code(value: Any) -> None:
+    found = issue("issue_cloud", mapping={"stack_trace": "customfield_10077"}, customfield_10077=value)
+
+    assert found.stack_trace == TRACE
+
+
 def test_a_mapped_value_that_fits_nothing_is_left_out() -> None:
     found = issue("issue_cloud", mapping={"due_on": "Ship", "story_points": "customfield_10079"})
 

@@ -11,7 +11,7 @@ import pytest
 
 import shared.connectors._jira_walk as walking
 from local.trackers.jira import JiraTracker
-from local.trackers.service import Call
+from local.trackers.service import Call, Fault
 from local.trackers.world import World, seeded
 from shared.connectors._jira_settings import JiraCredentials, JiraSettings
 from shared.connectors._protocol import Absence, Page, Part, PartKind
@@ -525,3 +525,55 @@ async def test_a_new_connector_goes_on_where_a_dead_one_stopped() -> None:
 
     assert third.next is None
     assert shown([first, second, third]) == existing(world)
+
+
+@KINDS
+async def test_a_site_without_time_tracking_is_asked_for_worklogs_once(cloud: bool) -> None:
+    world = seeded(200)
+    async with connected(world, cloud=cloud) as (tracker, jira):
+        tracker.time_tracking = False
+        pages = await walk(jira, harbor(world))
+
+        assert (tracker.count("/configuration"), tracker.count("/worklog")) == (1, 0)
+    assert shown(pages) == existing(world)
+    assert {(gap.stream, gap.trouble) for page in pages for gap in page.gaps} == {(Stream.WORKLOGS, Trouble.NOT_FOUND)}
+    assert not [each for page in pages for each in page.complete if each.stream is Stream.WORKLOGS]
+
+
+async def test_worklogs_are_asked_for_singly_where_nobody_says_whether_there_are_any() -> None:
+    world = seeded(10)
+    async with connected(world) as (tracker, jira):
+        tracker.time_tracking = False
+        tracker.faults.append(Fault("status", status=403, path="/configuration", body="{}"))
+        pages = await walk(jira, harbor(world))
+
+        assert tracker.count("/worklog") == len(existing(world))
+    assert {gap.stream for page in pages for gap in page.gaps} == {Stream.WORKLOGS}
+
+
+async def test_what_a_site_once_was_is_not_believed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.connectors._jira_site._SECONDS_KEPT", 0)
+    world = seeded(10)
+    async with connected(world) as (tracker, jira):
+        tracker.time_tracking = False
+        before = await jira.fetch(harbor(world), None)
+        tracker.time_tracking = True
+        after = await jira.fetch(harbor(world), None)
+
+    assert [bool(page.gaps) for page in (before, after)] == [True, False]
+
+
+@KINDS
+async def test_what_a_search_warns_of_is_shown_as_a_gap(cloud: bool) -> None:
+    world = seeded(10)
+    async with connected(world, cloud=cloud) as (tracker, jira):
+        tracker.search_warnings = ["The value 'zed' does not exist for the field 'labels'."]
+        pages = [
+            await jira.fetch(harbor(world), None),
+            await jira.fetch(harbor(world, kind=PartKind.CENSUS), None),
+        ]
+
+    for page in pages:
+        assert [(gap.stream, gap.scope, gap.detail) for gap in page.gaps] == [
+            (Stream.ISSUES, str(world.projects["HARBOR"].id), tracker.search_warnings[0])
+        ]

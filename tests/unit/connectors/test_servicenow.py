@@ -117,6 +117,27 @@ def test_mapped_fields_stand_before_the_usual_ones() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "label", "points"),
+    [("3", "3", 3.0), ("1234.5", "1.234,5", 1_234.5), ("large", "Large", None), ("NaN", "NaN", None), ("", "", None)],
+)
+def test_story_points_are_read_as_stored_and_left_out_where_they_are_none(
+    value: str, label: str, points: float | None
+) -> None:
+    row = rows("tasks_all.json")[0] | {"u_size": {"value": value, "display_value": label}}
+
+    assert normalized(Stream.ISSUES, row, fields={"story_points": "u_size"}).story_points == points
+
+
+def test_a_mapped_due_date_may_be_a_day_or_no_date_at_all() -> None:
+    row = rows("tasks_all.json")[0] | {"u_day": {"value": "2025-03-01", "display_value": "01.03.2025"}}
+
+    day = normalized(Stream.ISSUES, row, fields={"due_on": "u_day"})
+    none = normalized(Stream.ISSUES, row, fields={"due_on": "state"})
+
+    assert (day.due_on, none.due_on) == (datetime(2025, 3, 1, tzinfo=UTC).date(), None)
+
+
+@pytest.mark.parametrize(
     ("field", "value"), [("sys_updated_on", "yesterday"), ("sys_id", ""), ("sys_created_on", "2025-13-01 00:00:00")]
 )
 def test_senseless_row_is_rejected(field: str, value: str) -> None:
@@ -171,6 +192,8 @@ def test_users_become_people() -> None:
         {"query": "active is true"},
         {"query": "GOTO123TEXTQUERY321=printer"},
         {"fields": {"colour": "u_colour"}},
+        {"fields": {"severity": "Severity of ours"}},
+        {"fields": {"project": "assignment_group.name"}},
         {"time_zone": "Mars/Olympus"},
     ],
 )

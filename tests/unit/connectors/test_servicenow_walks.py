@@ -76,6 +76,7 @@ _FAULTS = {
     "rows in 200": {"status": 200, "body": '{"result":["row"]}'},
     "no count": {"status": 200, "body": '{"result":[]}'},
     "no result": {"status": 200, "body": "[]"},
+    "no instance": {"status": 404, "body": "<html>", "headers": {"Content-Type": "text/html"}},
     "cancelled": {"status": 500, "body": _CANCELLED_500},
     "reset": {"kind": "reset"},
 }
@@ -108,6 +109,7 @@ def refuses(tracker: ServiceNowTracker, what: str) -> None:
         ("rows in 200", Trouble.PAYLOAD_INVALID),
         ("no result", Trouble.PAYLOAD_INVALID),
         ("no count", Trouble.PAYLOAD_INVALID),
+        ("no instance", Trouble.AUTH_INVALID),
         ("cancelled", Trouble.TIMEOUT),
         ("400", Trouble.BAD_REQUEST),
         ("404", Trouble.NOT_FOUND),
@@ -150,6 +152,17 @@ async def test_unknown_table_is_a_gap_and_the_others_go_on() -> None:
         (Stream.COMMENTS, "problem", Trouble.PERMISSION_DENIED),
         (Stream.USERS, "*", Trouble.PERMISSION_DENIED),
     }
+
+
+async def test_the_clock_is_read_from_a_table_that_is_there() -> None:
+    async with instance(seeded(4), tables=("u_gone", "problem", "incident")) as (tracker, connector):
+        tracker.refused.add("problem")
+        assert await connector.now() == tracker.world.now
+        tracker.refused.add("incident")
+        with pytest.raises(SourceError) as refused:
+            await connector.now()
+
+    assert refused.value.trouble is Trouble.PERMISSION_DENIED
 
 
 # Log-in
@@ -198,6 +211,27 @@ async def test_check_tells_what_will_be_missing() -> None:
     assert any("Asia/Tokyo" in warning for warning in probe.warnings)
     assert probe.server_time == tracker.world.now.replace(microsecond=0)
     assert probe.counts["incident"] > 0
+
+
+async def test_a_mapping_to_a_field_that_no_table_has_is_refused() -> None:
+    async with instance(seeded(10), fields={"severity": "u_severty", "project": "assignment_group"}) as (_, connector):
+        with pytest.raises(SourceError, match="u_severty, which") as checked:
+            await connector.check()
+        with pytest.raises(SourceError, match="u_severty, which"):
+            await connector.scopes()
+
+    assert checked.value.trouble is Trouble.BAD_REQUEST
+
+
+async def test_a_mapped_field_of_one_table_is_enough_and_no_rows_say_nothing() -> None:
+    async with instance(seeded(10), fields={"resolution": "close_code"}, tables=("incident", "sc_task")) as (_, known):
+        scopes, _ = await known.scopes()
+    async with instance(World(), fields={"severity": "u_severty"}) as (tracker, unknown):
+        tracker.world.add_project("HARBOR")
+        probe = await unknown.check()
+
+    assert [scope.id for scope in scopes] == ["incident", "sc_task"]
+    assert probe.counts == {"incident": 0}
 
 
 async def test_discovery_lists_task_tables_and_people() -> None:
@@ -320,6 +354,7 @@ async def test_large_tables_are_split_into_ranges_of_ids() -> None:
     world = seeded(5_100, projects=("HARBOR",), comments=0)
     async with instance(world) as (tracker, connector):
         parts = await connector.split(a_part())
+        calls = len(tracker.calls)
         kept = await connector.split(a_part(since=world.now))
         sizes = [len(ids_in(await walk(connector, part))) for part in parts]
 
@@ -327,7 +362,7 @@ async def test_large_tables_are_split_into_ranges_of_ids() -> None:
     assert sum(sizes) == 5_100
     assert min(sizes) > 1_000
     assert len(kept) == 1
-    assert tracker.count("stats") == 1
+    assert calls == 1
 
 
 async def test_census_lists_everything_cheaply() -> None:
@@ -359,6 +394,18 @@ async def test_window_starts_where_it_should_in_every_zone(zone: str, in_utc: bo
 
     wanted = {sys_id("issue", issue.id) for issue in world.all_current() if issue.updated >= since}
     assert ids_in(pages) == wanted
+
+
+async def test_a_zone_that_changes_while_the_worker_lives_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.connectors._servicenow_instance._SECONDS_A_ZONE_IS_KEPT", 0)
+    world = seeded(20)
+    async with instance(world) as (tracker, connector):
+        await walk(connector, a_part(since=world.now))
+        tracker.time_zone = "America/Los_Angeles"
+        edited = world.edit(world.all_current("HARBOR")[0].id, title="Later")
+        pages = await walk(connector, a_part(since=edited.updated))
+
+    assert sys_id("issue", edited.id) in ids_in(pages)
 
 
 @pytest.mark.parametrize("hour", ["2024-03-31 00:30:00", "2024-10-27 00:30:00", "2024-10-27 01:30:00"])
@@ -479,6 +526,19 @@ async def test_journal_of_tables_that_extend_the_chosen_one_comes_too() -> None:
     assert ids_in(pages) == wanted
     assert ids_in(issues) == ids_of(world)
     assert {connector.normalize(sent).type for page in issues for sent in page.records} == {"Incident", "Store"}
+
+
+async def test_journal_filed_under_the_parent_table_comes_with_the_issues_it_is_about() -> None:
+    world = seeded(200)
+    for issue in world.all_current("PETREL"):
+        world.comment(issue.id)
+    async with instance(world) as (tracker, connector):
+        tracker.files_under_task = True
+        pages = await walk(connector, a_part(Stream.COMMENTS))
+
+    comments = [each for issue in world.all_current("HARBOR") for each in issue.comments]
+    assert any(each.id % 2 for each in comments)
+    assert ids_in(pages) == {sys_id("journal", each.id) for each in comments}
 
 
 async def test_child_table_beside_its_parent_is_refused() -> None:

@@ -90,6 +90,8 @@ ADF = [
     ),
     pytest.param(p(text("a"), node("hardBreak"), text("b")), "a  \nb", id="break"),
     pytest.param(node("brandNewThing", p(text("kept")), text("too")), "kept\n\ntoo", id="unknown node"),
+    pytest.param(p(node("inlineExtension", text="shown"), text(" too")), "shown too", id="what an extension shows"),
+    pytest.param(p(text("a`b", "code")), "`` a`b ``", id="code with a backtick in it"),
 ]
 
 
@@ -154,6 +156,7 @@ def words(tree: dict[str, Any]) -> list[str]:
     return [tree["text"]] if "text" in tree else [word for child in tree["content"] for word in words(child)]
 
 
+@settings(deadline=None)
 @given(TREE)
 def test_no_text_of_a_document_is_lost(tree: dict[str, Any]) -> None:
     found = adf_to_markdown(doc(tree))
@@ -175,6 +178,7 @@ HTML = [
         "<table><tr><th>A</th><th>B</th></tr><tr><td>1|2</td><td>x</td></tr></table>",
         "| A | B |\n| --- | --- |\n| 1\\|2 | x |",
     ),
+    ('<img src="data:image/png;base64,iVBORw0KGgo=" alt="shot">', "![shot]()"),
     ("a<script>alert(1)</script><style>p{}</style>b", "ab"),
     ("</li></ul></p>x<b>", "x**"),
     ("1 &lt; 2 &#8217;", "1 < 2 ’"),
@@ -195,6 +199,10 @@ WIKI = [
     ("[~noor] [~accountid:5b1:22]", "@noor @5b1:22"),
     ("!s.png|thumbnail! wow! really!", "![s.png](s.png) wow! really!"),
     ("||A||B||\n|1|[t|https://x.example]|", "| A | B |\n| --- | --- |\n| 1 | [t](https://x.example) |"),
+    ("un{*}brok{*}en {_}it {_}{-}x{-} {+}u{+}", "un**brok**en _it_ ~~x~~ u"),
+    ("||A|1|\n|B||2||", "|  |  |\n| --- | --- |\n| **A** | 1 |\n| B | **2** |"),
+    ("|{{a|b}}|c\\|d|", "|  |  |\n| --- | --- |\n| `a\\|b` | c\\|d |"),
+    ("|| ||A||", "|  | A |\n| --- | --- |"),
     ("{code:java}\nint x = *a*;\n{code}", "```java\nint x = *a*;\n```"),
     ("{noformat}\n*as it is*\n{noformat}", "```\n*as it is*\n```"),
     ("{quote}a\nb{quote}", "> a\n> b"),
@@ -214,6 +222,7 @@ def test_wiki_markup_becomes_markdown(wiki: str, expected: str) -> None:
 MARKUP = st.text(alphabet="*_-+[]{}|!~#hq.:/ \n\\acode<>&;\ue000\ue0021", max_size=60)
 
 
+@settings(deadline=None)
 @given(MARKUP | st.text(max_size=60))
 def test_no_text_raises(value: str) -> None:
     assert isinstance(html_to_markdown(value), str)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.connectors import connectors
-from shared.services.default_connections import default_connections
+from shared.services.default_connections import default_connections, incomplete_connections
 from tests.support.settings import make_settings
 
 
@@ -49,9 +49,31 @@ def test_defaults_fit_their_sources() -> None:
 
     for new in default_connections(settings):
         found = connectors()[new.source]
-        given = {name: value for name, value in new.credentials.items() if value is not None}
         assert found.Settings.model_validate(new.settings)
-        assert found.Credentials.model_validate(given)
+        assert found.Credentials.model_validate(new.credentials)
+
+
+def test_a_jira_without_an_address_takes_the_token_alone() -> None:
+    settings = make_settings(jira_base_url="https://a.example", jira_api_token="t")
+
+    (new,) = default_connections(settings)
+
+    assert connectors()["jira"].Credentials.model_validate(new.credentials)
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({}, []),
+        ({"jira_base_url": "https://a.example"}, [("jira", ["JIRA_API_TOKEN"])]),
+        ({"sentry_auth_token": "t"}, [("sentry", ["SENTRY_ORG"])]),
+        ({"servicenow_instance": "dev1", "servicenow_password": "p"}, [("servicenow", ["SERVICENOW_USERNAME"])]),
+        ({"sentry_auth_token": "t", "sentry_org": "tidewater"}, []),
+    ],
+    ids=str,
+)
+def test_what_half_a_connection_lacks_is_named(settings: dict[str, Any], missing: list[Any]) -> None:
+    assert incomplete_connections(make_settings(**settings)) == missing
 
 
 def test_an_instance_name_becomes_its_address() -> None:
