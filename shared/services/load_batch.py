@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import batched
 from uuid import UUID
 
 from shared.blobs import Blobs
@@ -35,9 +36,10 @@ async def _parse[T](work: Callable[[], T]) -> T:
 
 
 class _Fate(Enum):
-    """What is known of a record before it is read; of all others the table may hold another form."""
+    """What is known of a record before it is read."""
 
     NEW = auto()
+    KNOWN = auto()  # the table holds it in another form, or it has no id to ask for
     LOSER = auto()
     SKIPPED = auto()
 
@@ -142,6 +144,17 @@ class _Work:
         rows = [self.index.rows[position] for position in positions]
         return await _parse(lambda: self.reader.normalize(self.index.cut(content, positions), rows))
 
+    async def lines(self, records: list[NormalizedRecord], positions: Sequence[int]) -> bytes:
+        """COPY lines of records that came from some positions."""
+        index, job = self.index, self.job
+
+        def encode() -> bytes:
+            position_of = {index.rows[position]: position for position in positions}
+            hashes = [index.hash_at(position_of[record.row]) for record in records]
+            return copy_lines(records, hashes, job.id, job.import_source)
+
+        return await _parse(encode)
+
 
 async def _read_index(blobs: Blobs, settings: Settings, job: Job, batch: Batch) -> BatchIndex:
     def read() -> BatchIndex:
@@ -182,62 +195,32 @@ async def _store(work: _Work, outcome: _Outcome) -> None:
         outcome.counts["unchanged"] = unchanged
         skipped = set[int]()
     unread = {position for position, identity in enumerate(index.ids) if identity is None}
-    wanted = sorted(new | changed | losers | skipped | unread)
-    fates = {
-        **dict.fromkeys(new, _Fate.NEW),
-        **dict.fromkeys(losers, _Fate.LOSER),
-        **dict.fromkeys(skipped, _Fate.SKIPPED),
-    }
-    content = await work.read() if wanted else b""
-    # A slice at a time, so that the records of a batch are never all in memory as Python objects.
-    for start in range(0, len(wanted), _SLICE):
-        await _store_slice(work, content, wanted[start : start + _SLICE], fates, outcome)
+    groups = {_Fate.NEW: new, _Fate.KNOWN: changed | unread, _Fate.LOSER: losers, _Fate.SKIPPED: skipped}
+    content = await work.read() if any(groups.values()) else b""
+    for fate, positions in groups.items():
+        # A slice at a time, so that the records of a batch are never all in memory as Python objects.
+        for some in batched(sorted(positions), _SLICE, strict=False):
+            await _store_slice(work, content, some, fate, outcome)
+    outcome.broken.sort(key=lambda record: record.row)
 
 
-async def _store_slice(
-    work: _Work, content: bytes, positions: list[int], fates: dict[int, _Fate], outcome: _Outcome
-) -> None:
+async def _store_slice(work: _Work, content: bytes, positions: Sequence[int], fate: _Fate, outcome: _Outcome) -> None:
     good, broken = await work.normalize(content, positions)
     outcome.reject(broken)
     outcome.replayed += [record.rejection_id for record in good if record.rejection_id is not None]
-    position_of = {work.index.rows[position]: position for position in positions}
-    fresh, known = _Rows(), _Rows()
-    for record in good:
-        position = position_of[record.row]
-        match fates.get(position):
-            case _Fate.LOSER:
-                outcome.counts["duplicates"] += 1
-            case _Fate.SKIPPED:
-                pass
-            case _Fate.NEW:
-                fresh.append(record, work.index.hash_at(position))
-            case None:
-                known.append(record, work.index.hash_at(position))
+    if fate is _Fate.LOSER:
+        outcome.counts["duplicates"] += len(good)
+    if not good or fate in {_Fate.LOSER, _Fate.SKIPPED}:
+        return
     mirror = MIRRORS[work.job.options.kind]
-    if fresh.records:
-        lines = await fresh.lines(work.job)
-        if await mirror.add(work.connection, lines):
-            outcome.counts["created"] += len(fresh.records)
-        else:
-            # Another door stored one of them a moment ago.
-            outcome.count_merge(*await mirror.merge(work.connection, lines, may_create=True))
-    if known.records:
-        outcome.count_merge(*await mirror.merge(work.connection, await known.lines(work.job)))
-
-
-class _Rows:
-    """Records on their way to the table, with their hashes."""
-
-    def __init__(self) -> None:
-        self.records: list[NormalizedRecord] = []
-        self.hashes: list[bytes] = []
-
-    def append(self, record: NormalizedRecord, content_hash: bytes) -> None:
-        self.records.append(record)
-        self.hashes.append(content_hash)
-
-    async def lines(self, job: Job) -> bytes:
-        return await _parse(lambda: copy_lines(self.records, self.hashes, job.id, job.import_source))
+    lines = await work.lines(good, positions)
+    if fate is _Fate.KNOWN:
+        outcome.count_merge(*await mirror.merge(work.connection, lines))
+    elif await mirror.add(work.connection, lines):
+        outcome.counts["created"] += len(good)
+    else:
+        # Another door stored one of them a moment ago.
+        outcome.count_merge(*await mirror.merge(work.connection, lines, may_create=True))
 
 
 def _describe(error: Exception) -> dict[str, str]:
