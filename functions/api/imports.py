@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field, StrictBool
 
 from functions.api import paging
@@ -44,6 +44,9 @@ class FileSource(StrEnum):
     def expected(self) -> str | None:
         """The format a file has to have."""
         return None if self is FileSource.AUTO else self.value
+
+
+Format = Annotated[FileSource, Path(description="The format the file has to have; `auto` takes either")]
 
 
 class UploadOptions(ImportOptions):
@@ -159,7 +162,7 @@ async def create_upload(
 
 
 @router.post("/{source}/preview", summary="See what an import would do", responses=problems(400, 413, 422))
-async def preview(context: InContext, _caller: Operator, source: FileSource, sent: Sent) -> Preview:
+async def preview(context: InContext, _caller: Operator, source: Format, sent: Sent) -> Preview:
     """Detect, normalize and compare with what is stored, without storing anything. Counts of large files are estimated
     and marked so (`exact`).
     """
@@ -180,7 +183,7 @@ async def preview(context: InContext, _caller: Operator, source: FileSource, sen
     summary="Import a file of a known format",
     responses={202: _LOCATION, **problems(400, 409, 413, 422)},
 )
-async def execute(context: InContext, caller: Operator, response: Response, source: FileSource, sent: Sent) -> Accepted:
+async def execute(context: InContext, caller: Operator, response: Response, source: Format, sent: Sent) -> Accepted:
     """As `POST /api/import`, but a file that is of another format, or cannot be read at all, is refused at once."""
     await assert_format(
         sent.file, name=sent.name, size=sent.size, options=sent.request.options, expected=source.expected

@@ -28,7 +28,10 @@ repositories = APIRouter(prefix="/api/repositories", route_class=GuardedRoute, t
 
 Reader = Annotated[Caller, Depends(needs(Role.READER))]
 Words = Annotated[str | None, Query(max_length=300, pattern=r"^[^\x00]*$")]
-Name = Annotated[str, Path(max_length=300, pattern=r"^[^\x00]+$")]
+Name = Annotated[
+    str, Path(max_length=300, pattern=r"^[^\x00]+$", description="What the source knows it by", examples=["PETREL-17"])
+]
+RepositoryName = Annotated[str, Query(max_length=300, description="Name of the repository", examples=["petrel/app"])]
 SourceInPath = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Label of the source")]
 # Behind every real time, for issues whose source tells none.
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
@@ -52,11 +55,11 @@ async def listed(  # noqa: PLR0913, PLR0917 - one parameter for each filter
     context: InContext,
     _caller: Reader,
     import_source: Annotated[ImportSource | None, Query(description="Label of the source")] = None,
-    status: Words = None,
-    status_category: StatusCategory | None = None,
-    assignee: Words = None,
-    project: Words = None,
-    label: Words = None,
+    status: Annotated[Words, Query(description="As the source has it", examples=["In Review"])] = None,
+    status_category: Annotated[StatusCategory | None, Query(description="How far they are")] = None,
+    assignee: Annotated[Words, Query(description="Name of the person", examples=["Ada Vale"])] = None,
+    project: Annotated[Words, Query(description="Name of the project or repository", examples=["petrel/app"])] = None,
+    label: Annotated[Words, Query(description="One of their labels", examples=["q2"])] = None,
     text: Annotated[Words, Query(description="In the title, or the whole key")] = None,
     updated_since: Annotated[Moment | None, Query(description="Changed at the source then or later")] = None,
     deleted: Annotated[bool | None, Query(description="Those that are gone, instead of those that are there")] = None,
@@ -92,7 +95,7 @@ async def one(context: InContext, _caller: Reader, import_source: SourceInPath, 
 
 @repositories.get("/{import_source}/analysis", summary="Analysis of a repository", responses=problems(404, 422))
 async def analysis(
-    context: InContext, _caller: Reader, import_source: SourceInPath, repository: Annotated[str, Query(max_length=300)]
+    context: InContext, _caller: Reader, import_source: SourceInPath, repository: RepositoryName
 ) -> Repository:
     """Languages, structure and activity of a synced repository."""
     return await find_repository(context.runtime.database, import_source, repository.replace("\0", ""))
@@ -103,8 +106,8 @@ async def rows_of(
     context: InContext,
     _caller: Reader,
     import_source: SourceInPath,
-    rows: Literal["commits", "pull_requests"],
-    repository: Annotated[str, Query(max_length=300)],
+    rows: Annotated[Literal["commits", "pull_requests"], Path(description="What of it")],
+    repository: RepositoryName,
     limit: paging.Limit = 50,
 ) -> RepositoryRows:
     """The newest of a synced repository."""

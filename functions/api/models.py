@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 
-from shared.domain.job import ENDED, JobState
+from shared.domain.job import ATOMIC_REJECTED, ENDED, JobKind, JobState
 from shared.services.job_status import JobStatus, LogEntry
 from shared.store.jobs import Job
 
@@ -83,7 +83,8 @@ def job_links(status: JobStatus) -> dict[str, Link]:
     links = _links_of_new(status.job_id, status.state)
     base = f"/api/import/{status.job_id}"
     has_file = status.file_bytes is not None or status.sync is not None
-    if status.state in {JobState.FAILED, JobState.CANCELLED} and has_file:
+    hopeless = status.error is not None and status.error.code == ATOMIC_REJECTED
+    if status.state in {JobState.FAILED, JobState.CANCELLED} and has_file and not hopeless:
         links["retry"] = Link(method="POST", href=f"{base}/retry")
     if status.counts.rejected:
         links["rejections_csv"] = Link(method="GET", href=f"{base}/rejections?format=csv")
@@ -91,6 +92,8 @@ def job_links(status: JobStatus) -> dict[str, Link]:
         stored = status.state is JobState.COMPLETED or not status.options.atomic
         if status.state in ENDED and stored:
             links["replay"] = Link(method="POST", href=f"{base}/rejections/replay")
+    if status.state is JobState.COMPLETED and status.kind is not JobKind.PROJECTS:
+        links["issues"] = Link(method="GET", href=f"/api/issues?import_source={status.import_source}")
     if status.sync:
         links["connection"] = Link(method="GET", href=f"/api/integrations/{status.import_source}")
     if status.parent_id:

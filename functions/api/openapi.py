@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from functions.api.errors import MEDIA_TYPE, PROBLEM_TYPE, Problem
+from functions.api.examples import add_examples
 
 _EXAMPLES: dict[int, tuple[str, str, str]] = {  # status → code, detail, hint
     400: ("malformed_request", "There was an error parsing the body", "Send multipart/form-data with a boundary"),
@@ -43,6 +44,9 @@ _WHEN = {
     503: "A part we need is out of reach for now",
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+# What is wrong with a record is a Problem too, so that errors have the name RFC 9457 gives them.
+_PROBLEM = "ProblemDetails"
+_TRUTH = ["true", "false", "1", "0", "yes", "no", "on", "off", "y", "n", "t", "f"]
 _ALWAYS = (401, 403, 429, 500, 503)
 
 DESCRIPTION = """
@@ -84,7 +88,7 @@ def _response(status: int) -> dict[str, Any]:
         "instance": "/api/import",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
     }
-    schema = {"$ref": "#/components/schemas/Problem"}
+    schema = {"$ref": f"#/components/schemas/{_PROBLEM}"}
     described: dict[str, Any] = {
         "description": _WHEN[status],
         "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
@@ -105,9 +109,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
         )
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas[_PROBLEM] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         _allow_blank_fields(schemas)
         _add_json_import(document, schemas)
+        add_examples(document)
         app.openapi_schema = document
     return app.openapi_schema
 
@@ -128,3 +133,6 @@ def _allow_blank_fields(schemas: dict[str, Any]) -> None:
         for field in schema.get("properties", {}).values() if name.startswith("Body_") else ():
             if {"type": "null"} in field.get("anyOf", ()):
                 field["anyOf"].append({"type": "string", "maxLength": 0})
+            if {"type": "boolean"} in field.get("anyOf", ()):
+                # In a form it is a text, and these are understood.
+                field["anyOf"].append({"type": "string", "enum": _TRUTH})

@@ -84,7 +84,7 @@ async def jobs(
     cursor: paging.Cursor = None,
     limit: paging.Limit = 50,
 ) -> JobPage:
-    """The same as the history of imports, until there are jobs of other kinds."""
+    """Imports and syncs with their progress, page by page."""
     return await list_page(
         context, state=state, import_source=import_source, kind=kind, since=since, cursor=cursor, limit=limit
     )

@@ -9,10 +9,10 @@ from itertools import count
 from math import isfinite
 from typing import Any, TypeIs, cast
 
-from shared.connectors._text import adf_to_markdown, wiki_to_markdown
 from shared.connectors._traces import find_stack_trace
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
+from shared.domain.markdown import adf_to_markdown, wiki_to_markdown
 from shared.domain.stream import Comment, HistoryEntry, Issue, Person, Project, Sprint, Worklog, to_utc
 
 # Names of custom fields differ by site and language; their types do not.

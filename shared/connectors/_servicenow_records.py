@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeIs
 
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import parse_time, readable_time
-from shared.connectors._text import html_to_markdown
 from shared.connectors._traces import find_stack_trace
 from shared.domain.issue import Severity, StatusCategory, is_known_status, severity_of, status_category
+from shared.domain.markdown import html_to_markdown
 from shared.domain.stream import Comment, Issue, Person
 
 Column = Literal[

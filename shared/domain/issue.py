@@ -1,5 +1,6 @@
 """The normalized issue: its columns, and the rules that fold every tracker's words into ours."""
 
+import re
 from enum import StrEnum
 
 
@@ -113,7 +114,7 @@ _OPEN = frozenset(
 _SEVERITY = {
     Severity.CRITICAL: {
         *("critical", "blocker", "highest", "p0", "p1", "1", "1 - critical", "urgent", "fatal", "emergency"),
-        *("sev0", "sev1", "s1", "showstopper"),
+        *("sev0", "sev1", "s0", "s1", "showstopper"),
     },
     Severity.HIGH: {"high", "major", "p2", "2", "2 - high", "error", "sev2", "s2", "important"},
     Severity.MEDIUM: {
@@ -122,9 +123,12 @@ _SEVERITY = {
     },
     Severity.LOW: {
         *("low", "minor", "trivial", "lowest", "p4", "p5", "4", "5", "4 - low", "5 - planning", "info", "debug"),
-        *("sev4", "s4", "enhancement", "no priority", "none"),
+        *("sev4", "sev5", "s4", "s5", "enhancement", "no priority", "none"),
     },
 }
+# `Sev 2`, `Priority 2 (High)`; `2 - Important`, whose number counts where the word is none we know.
+_RANK = re.compile(r"(?P<kind>s|sev|severity|p|prio|priority)[\s_:-]*(?P<rank>[0-5])(?:\s*[-:(].*)?")
+_NUMBERED = re.compile(r"(?P<rank>[0-5])\s*[-:]\s*(?P<word>\D.*)")
 _SEVERITY_OF = {word: severity for severity, words in _SEVERITY.items() for word in words}
 
 
@@ -146,4 +150,10 @@ def is_known_status(status: str) -> bool:
 
 def severity_of(priority: str) -> Severity | None:
     """Fold a priority as sent into a severity, or None where the word is unknown."""
-    return _SEVERITY_OF.get(priority.strip().lower())
+    word = priority.strip().lower()
+    if word in _SEVERITY_OF:
+        return _SEVERITY_OF[word]
+    if found := _RANK.fullmatch(word):
+        return _SEVERITY_OF[("sev" if found["kind"].startswith("s") else "p") + found["rank"]]
+    found = _NUMBERED.fullmatch(word)
+    return _SEVERITY_OF.get(found["word"]) or _SEVERITY_OF.get(found["rank"]) if found else None

@@ -18,6 +18,8 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+# The error of an atomic import that stored nothing, because a record was rejected.
+ATOMIC_REJECTED = "atomic_rejected"
 ENDED = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from shared.domain.errors import FileRefusedError
 from shared.files.lines import physical_lines
-from shared.files.presets import normalize_header, recognize
+from shared.files.preset import normalize_header
+from shared.files.presets import recognize
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_ROWS = 200

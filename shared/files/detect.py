@@ -2,7 +2,8 @@
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from charset_normalizer import from_bytes
 
@@ -11,9 +12,12 @@ from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
 from shared.domain.job import ImportOptions, Kind
 from shared.files.csv_shape import find_shape
 from shared.files.dates import is_numeric_ambiguous
+from shared.files.flatten import cell_at
 from shared.files.json_shape import find_json_shape
 from shared.files.layout import DATE_FIELDS, RESERVED_COLUMNS, Format, Layout
-from shared.files.presets import Preset, normalize_header, recognize
+from shared.files.preset import Preset, normalize_header
+from shared.files.presets import recognize
+from shared.files.recode import looks_like_utf8
 
 HEAD_BYTES = 1024 * 1024
 _REFUSED = (
@@ -23,9 +27,12 @@ _REFUSED = (
     (b"\xd0\xcf\x11\xe0", "xls", "This is an old Excel workbook", "In Excel, save it as CSV UTF-8"),
     (b"version https://git-lfs", "git_lfs", "This is a Git LFS pointer, not the file itself", "Run git lfs pull first"),
 )
-_LIST_FIELDS = frozenset({"labels", "components"})
-_ENOUGH_UTF8 = 3
-_NO_ZONE = re.compile(r"\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[ap]\.?m\.?)?\s*\Z", re.IGNORECASE)
+# What a file is read as whose letters turn up late: Western exports are hardly ever anything else.
+_LATE_ENCODING = "cp1252"
+# Not the end of an offset such as +02:00.
+_NO_ZONE = re.compile(r"(?<![+-]\d)\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[ap]\.?m\.?)?\s*\Z", re.IGNORECASE)
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?E\+\d{2,}")
+_HUMP = re.compile(r"[a-z][A-Z]")
 _ASCII = 'a1,;\t|"\r\n{}'
 
 
@@ -44,7 +51,7 @@ def detect(head: bytes, *, name: str, size: int, options: ImportOptions) -> Layo
     if text.lstrip()[:1] in {"{", "["}:
         marked = head.startswith(codecs.BOM_UTF8)
         return _json_layout(text, encoding, options, warnings, whole=whole, marked=marked)
-    return _csv_layout(head, text, encoding, options, warnings)
+    return _csv_layout(head, text, encoding, options, warnings, whole=whole)
 
 
 def _refuse_what_is_no_text(head: bytes) -> None:
@@ -105,9 +112,7 @@ def _refuse_what_is_no_alphabet(encoding: str) -> None:
 
 
 def _single_byte(head: bytes) -> tuple[str, list[str]]:
-    valid = len(head.decode("utf-8", "ignore").encode()) - sum(byte < 128 for byte in head)
-    invalid = sum(byte >= 128 for byte in head) - valid
-    if valid > _ENOUGH_UTF8 * invalid:
+    if looks_like_utf8(head):
         return "utf-8", ["Some bytes are no UTF-8; the rows that hold them are rejected"]
     sample = b"\n".join(line for line in head.splitlines() if not line.isascii())[:65536]
     best = from_bytes(sample, cp_isolation=["cp1252", "cp1250", "cp1251", "iso8859_15", "mac_roman"]).best()
@@ -128,21 +133,57 @@ def _json_layout(
     preset = recognize(shape.paths)
     columns = _choose_columns(shape.paths, preset, options)
     _require(columns, options.kind, shape.paths)
+    if not whole:
+        columns = _unseen(preset, options.kind, shape.paths) | columns
+    dates = [date for field in DATE_FIELDS for path in columns.get(field, ()) for date in _texts(shape.sample, path)]
+    date_order = options.date_order or preset.date_order
     return Layout(
         format=Format.NDJSON,
         kind=options.kind,
         preset=preset.name,
         source=_source(preset, "json"),
         columns=columns,
-        date_order=options.date_order or preset.date_order,
+        date_order=date_order,
+        ambiguous_dates=date_order is None and any(map(is_numeric_ambiguous, dates)),
         rewrite=shape.prefix is not None or encoding != "utf-8" or marked,
         original_encoding=encoding,
         json_prefix=shape.prefix,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_zone_warning(dates)),
     )
 
 
-def _csv_layout(head: bytes, text: str, encoding: str, options: ImportOptions, warnings: list[str]) -> Layout:
+def _texts(sample: Sequence[dict[str, Any]], path: str) -> Iterator[str]:
+    return (cell for record in sample if isinstance(cell := cell_at(record, path), str) and cell)
+
+
+def _unseen(preset: Preset, kind: Kind, seen: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Columns for the fields that no record at the beginning of a JSON file had; later ones may.
+
+    Only names we can be sure of: our own, and those of values within objects, which trackers leave out when empty.
+    """
+    humps = any(_HUMP.search(path) for path in seen)
+    found: dict[str, tuple[str, ...]] = {}
+    for field in ISSUE_FIELDS if kind is Kind.ISSUES else PROJECT_FIELDS:
+        names = preset.columns.get(field, ())
+        sure = names[:1] if preset.name == "template" else tuple(name for name in names if "." in name)
+        if sure:
+            found[field] = tuple(_spelled(name, humps=humps) for name in sure)
+    return found
+
+
+def _spelled(name: str, *, humps: bool) -> str:
+    first, *rest = name.split(" ")
+    return first + "".join(word.capitalize() for word in rest) if humps else "_".join((first, *rest))
+
+
+def _is_undecided(head: bytes, encoding: str, options: ImportOptions, *, whole: bool) -> bool:
+    """Whether the beginning is plain ASCII, so that it does not tell what the letters behind it are written in."""
+    return encoding == "utf-8" and not options.encoding and not whole and head.isascii()
+
+
+def _csv_layout(
+    head: bytes, text: str, encoding: str, options: ImportOptions, warnings: list[str], *, whole: bool
+) -> Layout:
     wide = encoding.startswith("utf-16")
     read_as = "utf-8" if wide else encoding
     shape = find_shape(text.encode() if wide else head, read_as, delimiter=options.delimiter)
@@ -153,6 +194,7 @@ def _csv_layout(head: bytes, text: str, encoding: str, options: ImportOptions, w
         format=Format.CSV,
         kind=options.kind,
         encoding=read_as,
+        other_encoding=_LATE_ENCODING if _is_undecided(head, encoding, options, whole=whole) else None,
         delimiter=shape.delimiter,
         escaped=shape.escaped,
         header=tuple(shape.header),
@@ -168,12 +210,31 @@ def _csv_layout(head: bytes, text: str, encoding: str, options: ImportOptions, w
     )
     columns = [index for field in DATE_FIELDS for index in layout.indices(field)]
     dates = [row[index] for row in shape.sample for index in columns if index < len(row) and row[index]]
+    # GitLab's headers say it: Created At (UTC).
+    silent = [index for index in columns if "utc" not in shape.header[index].lower()]
+    unzoned = [row[index] for row in shape.sample for index in silent if index < len(row)]
     # Columns that are empty so far may turn out to hold anything.
     doubtful = any(map(is_numeric_ambiguous, dates)) if dates else bool(columns)
-    zone = () if not any(map(_NO_ZONE.search, dates)) else ("Times without a zone are read as UTC",)
     return layout.model_copy(
-        update={"ambiguous_dates": doubtful and layout.date_order is None, "warnings": (*layout.warnings, *zone)}
+        update={
+            "ambiguous_dates": doubtful and layout.date_order is None,
+            "warnings": (*layout.warnings, *_zone_warning(unzoned), *_rounded_ids(layout, shape.sample)),
+        }
     )
+
+
+def _rounded_ids(layout: Layout, sample: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """A warning if a spreadsheet has made powers of ten of long ids: different records then share one."""
+    columns = layout.indices("external_id")
+    ids = (row[index] for row in sample for index in columns if index < len(row))
+    rounded = next((text for text in ids if _ROUNDED.fullmatch(text.strip())), None)
+    if rounded is None:
+        return ()
+    return (f"Ids such as {rounded} were rounded by a spreadsheet; export again and open the column as text",)
+
+
+def _zone_warning(dates: Sequence[str]) -> tuple[str, ...]:
+    return ("Times without a zone are read as UTC",) if any(map(_NO_ZONE.search, dates)) else ()
 
 
 def _source(preset: Preset, otherwise: str) -> str:
@@ -183,8 +244,8 @@ def _source(preset: Preset, otherwise: str) -> str:
 def _choose_columns(header: Sequence[str], preset: Preset, options: ImportOptions) -> dict[str, tuple[str, ...]]:
     """Field → columns: what the caller mapped, else what the preset knows.
 
-    A list takes every column that fits and so does the id, which is read from the first of them that is filled; other
-    fields take the best.
+    A list takes every column that fits, other fields the first of them that is filled; of an export we do not know,
+    only the best, but for the id.
     """
     known = ISSUE_FIELDS if options.kind is Kind.ISSUES else PROJECT_FIELDS
     spelled: dict[str, str] = {}
@@ -195,7 +256,7 @@ def _choose_columns(header: Sequence[str], preset: Preset, options: ImportOption
     for field in known:
         candidates = [spelled[name] for name in preset.columns.get(field, ()) if name in spelled]
         if candidates:
-            every = field in _LIST_FIELDS or field in preset.lists or field == "external_id"
+            every = preset.fallback or field in preset.lists or field == "external_id"
             chosen[field] = tuple(dict.fromkeys(candidates if every else candidates[:1]))
     chosen.update(_mapped(options.mapping, known, header, spelled))
     return chosen

@@ -10,7 +10,9 @@ from decimal import Decimal, InvalidOperation
 
 import orjson
 
+from shared.domain.markdown import html_to_markdown, wiki_to_markdown
 from shared.files.dates import DateReader
+from shared.files.preset import Markup
 
 Cell = str | list[str]
 Convert = Callable[[Cell], str | None]
@@ -23,6 +25,9 @@ _MAX_ITEMS = 1_000
 _MAX_NUMBER = Decimal("1e12")
 _DECIMALS = 10
 _SECONDS = {"w": 5 * 8 * 3600, "d": 8 * 3600, "h": 3600, "m": 60, "s": 1}
+_INVISIBLE = " \t\r\n\v\f\xa0\u200b\u2060\ufeff"
+_ADDRESSED = re.compile(r"([^<>]*[^<>\s])\s*<[^<>]+>\Z")
+_HTML = re.compile(r"</(?:p|div|ul|ol|table|pre|a|b|i|strong|em|span|code|blockquote|h[1-6])>|<br ?/?>", re.IGNORECASE)
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([wdhms])", re.IGNORECASE)
 
@@ -43,7 +48,36 @@ def text(limit: int) -> Convert:
         value = cell if isinstance(cell, str) else ", ".join(part for part in cell if part.strip())
         if len(value) > limit:
             raise FieldError("too_long", f"{len(value)} characters, more than {limit}", "Shorten the text")
-        return value.strip() or None
+        value = value.strip()
+        return (value if value.isascii() else value.strip(_INVISIBLE)) or None
+
+    return convert
+
+
+def latest(convert: Convert) -> Convert:
+    """Of a repeated column the last value: an issue's sprints are listed in the order it went through them."""
+    return lambda cell: convert(_last(cell))
+
+
+def person(cell: Cell) -> str | None:
+    """Who it is by name: of `Ada Vale <ada@vale.example>` the part before the address."""
+    names = [_ADDRESSED.sub(r"\1", name.strip()) for name in ([cell] if isinstance(cell, str) else cell)]
+    return text(MAX_WORD_CHARS)(names)
+
+
+def described(markup: Markup | None) -> Convert:
+    """A long text as Markdown, whatever its tracker writes."""
+    body = text(MAX_TEXT_CHARS)
+    if markup is None:
+        return body
+
+    def convert(cell: Cell) -> str | None:
+        value = body(cell)
+        if value is None:
+            return None
+        if markup is Markup.WIKI:
+            return wiki_to_markdown(value) or None
+        return html_to_markdown(value) or None if _HTML.search(value) else value
 
     return convert
 

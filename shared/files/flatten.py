@@ -5,10 +5,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from shared.domain.adf import adf_to_markdown
 from shared.files.fields import Cell
 
 # What stands for an object where a word is wanted, in the trackers' own spellings.
 _NAMES = ("name", "login", "display_value", "displayName", "username", "slug", "title", "key", "value", "email")
+_TAG = {"key", "value"}
 _MAX_DEPTH = 3
 
 
@@ -51,6 +53,10 @@ def _cell(value: Any) -> Cell:
 
 def _word(value: Any) -> str:
     if isinstance(value, dict):
+        if value.get("type") == "doc" and isinstance(value.get("content"), list):
+            return adf_to_markdown(value)
+        if value.keys() == _TAG:
+            return f"{value['key']}: {value['value']}"
         return next(
             (str(value[name]) for name in _NAMES if isinstance(value.get(name), str | int) and value[name] != ""), ""
         )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.domain.job import DateOrder, Kind
 
 # Part of every record hash: raise it when normalization changes, so that the next import reads every record anew.
-NORMALIZATION = 1
+NORMALIZATION = 2
 DATE_FIELDS = ("source_created_at", "source_updated_at", "resolved_at", "due_on")
 RESERVED_COLUMNS = ("_rejection_id", "_row", "_reason", "_hint")
 
@@ -44,6 +44,10 @@ class Layout(BaseModel):
     ambiguous_dates: bool = Field(
         default=False, description="Numeric dates were seen, and nobody said which part is the day"
     )
+    other_encoding: str | None = Field(
+        default=None,
+        description="How single rows are read that are not in the encoding, which the first bytes left open",
+    )
     rewrite: bool = Field(
         default=False, description="A copy has to be made in which records can be found by their bytes"
     )
@@ -60,6 +64,7 @@ class Layout(BaseModel):
                 "first_row",
                 "warnings",
                 "ambiguous_dates",
+                "other_encoding",
                 "rewrite",
                 "original_encoding",
                 "json_prefix",

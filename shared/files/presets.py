@@ -1,67 +1,17 @@
-"""The exports we know: by which headers each is recognized, and which of its columns fill our fields.
+"""The exports we know."""
 
-Header names are compared as normalize_header leaves them; of JSON they are dotted paths, lists and objects reduced to
-names by the reader. `status_category` is in no preset, because it always follows from the status.
-"""
+from collections.abc import Sequence
+from dataclasses import replace
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
-from shared.domain.job import DateOrder
-
-_DERIVED = frozenset({"payload", "status_category"})
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_GAP = re.compile(r"[\s_-]+")
-_QUOTES = str.maketrans("", "", '\ufeff"“”')
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One export format. It is recognized if all headers of one of its signatures are there."""
-
-    name: str
-    source: str
-    signatures: tuple[frozenset[str], ...]
-    columns: Mapping[str, tuple[str, ...]]  # our field → its column, the preferred name first
-    lists: frozenset[str] = frozenset({"labels", "components"})  # fields read from every column that fits
-    separators: Mapping[str, str] = field(default_factory=dict[str, str])
-    nothing: frozenset[str] = frozenset()  # values that stand for an empty cell
-    date_order: DateOrder | None = None
-    caps: tuple[int, ...] = ()  # numbers of rows at which the tracker cuts its exports off
-
-
-def normalize_header(text: str) -> str:
-    """`createdAt`, `Created_At` and ` "created at"` are one name: `created at`. Dots stay, they are JSON paths."""
-    spaced = _HUMP.sub(" ", text.translate(_QUOTES).strip().strip("'"))
-    return _GAP.sub(" ", spaced).strip().lower()
-
-
-def recognize(headers: Sequence[str]) -> Preset:
-    """The preset with the longest signature among the headers, or the generic one."""
-    there = {normalize_header(header) for header in headers}
-    return max(PRESETS, key=lambda preset: max(len(names) if names <= there else -1 for names in preset.signatures))
-
-
-def _signatures(*groups: str) -> tuple[frozenset[str], ...]:
-    return tuple(frozenset(_split(group)) for group in groups)
-
-
-def _split(names: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in names.split("|"))
-
-
-def _columns(**names: str) -> dict[str, tuple[str, ...]]:
-    return {name: _split(candidates) for name, candidates in names.items()}
-
+from shared.files.preset import Markup, Preset, columns, normalize_header, signatures
+from shared.files.synonyms import GENERIC, TEMPLATE
 
 # Headers of the site's language stand beside English ones in one file: English, Spanish, German, French, Portuguese.
 _JIRA_KEY = "issue key | key | clave de incidencia | vorgangsschlüssel | clé de ticket | chave da item | chave do item"
 _JIRA = Preset(
     name="jira",
     source="jira",
-    signatures=_signatures(
+    signatures=signatures(
         "summary | issue key",
         "summary | issue key | issue id | issue type | status",
         "resumen | clave de incidencia",
@@ -81,7 +31,7 @@ _JIRA = Preset(
         "resumo | issue key",
         "key | fields.summary",
     ),
-    columns=_columns(
+    columns=columns(
         external_id=_JIRA_KEY,
         key=_JIRA_KEY,
         title="summary | fields.summary | resumen | zusammenfassung | résumé | resumo",
@@ -122,25 +72,26 @@ _JIRA = Preset(
         resolved_at="resolved | fields.resolutiondate | resuelta | resuelto | erledigt | gelöst | résolu | résolue"
         " | resolvido",
     ),
+    markup=Markup.WIKI,
     caps=(1_000, 10_000),
 )
 # Old Servers write one column a field and join its values; newer ones repeat the column, and a name may have a comma.
 _JIRA_SERVER = replace(
     _JIRA,
     name="jira_server",
-    signatures=_signatures("key | summary | issue type", "key | summary | status | assignee | reporter"),
+    signatures=signatures("key | summary | issue type", "key | summary | status | assignee | reporter"),
     separators={"labels": ",", "components": ","},
 )
 _GITLAB = Preset(
     name="gitlab",
     source="gitlab",
-    signatures=_signatures(
+    signatures=signatures(
         "title | url | state | iid | author username",
         "title | url | state | issue id | author username",
         "title | url | state | issue id | created at (utc)",
         "title | web url | state | iid | project id",
     ),
-    columns=_columns(
+    columns=columns(
         # The iid counts anew in every project and the file does not name the project; only the address tells apart.
         external_id="url | web url | iid | issue id",
         key="references.full | iid | issue id",
@@ -167,8 +118,8 @@ _GITLAB = Preset(
 _SERVICENOW = Preset(
     name="servicenow",
     source="servicenow",
-    signatures=_signatures("number | short description", "number | incident state"),
-    columns=_columns(
+    signatures=signatures("number | short description", "number | incident state"),
+    columns=columns(
         external_id="number",
         key="number",
         title="short description",
@@ -182,19 +133,21 @@ _SERVICENOW = Preset(
         components="category | subcategory | cmdb ci | configuration item",
         project="assignment group",
         parent="parent incident | parent",
-        due_on="due date",
+        # Of a field with both, `value` is UTC and the displayed time is in the zone and format of whoever exported.
+        due_on="due date.value | due date",
         resolution="close code | resolution code | closed code",
-        source_created_at="opened at | opened | sys created on | created",
-        source_updated_at="sys updated on | updated",
-        resolved_at="resolved at | resolved | closed at | closed",
+        source_created_at="opened at.value | opened at | opened | sys created on.value | sys created on | created",
+        source_updated_at="sys updated on.value | sys updated on | updated",
+        resolved_at="resolved at.value | resolved at | resolved | closed at.value | closed at | closed",
     ),
     nothing=frozenset({"?"}),
+    markup=Markup.HTML,
     caps=(10_000,),
 )
 _SENTRY = Preset(
     name="sentry",
     source="sentry",
-    signatures=_signatures(
+    signatures=signatures(
         "id | short id | title | culprit | permalink | first seen",
         "id | short id | title | level",
         "id | title | culprit | level",
@@ -202,7 +155,7 @@ _SENTRY = Preset(
         "id | title | level | timestamp",
         "issue.id | title | level",
     ),
-    columns=_columns(
+    columns=columns(
         external_id="id | issue.id",
         key="short id | issue",
         title="title",
@@ -225,14 +178,14 @@ _SENTRY = Preset(
 _GITHUB = Preset(
     name="github",
     source="github",
-    signatures=_signatures(
+    signatures=signatures(
         "number | title | state | url",
         "number | title | state | created at",
         "number | title | body | created at",
         "number | title | html url | user",
         "number | title | html url | user.login",
     ),
-    columns=_columns(
+    columns=columns(
         # Numbers begin anew in every repository, and files of several may be imported under one label.
         external_id="html url | url | number",
         key="number",
@@ -243,7 +196,7 @@ _GITHUB = Preset(
         assignee="assignees | assignee.login | assignee",
         reporter="author.login | user.login | author | user",
         labels="labels",
-        project="repository.name with owner | repository.full name | repository.name | repository | repository url",
+        project="repository.name with owner | repository.full name | repository.name | repository",
         sprint="milestone.title | milestone",
         url="html url | url",
         resolution="state reason",
@@ -252,13 +205,15 @@ _GITHUB = Preset(
         resolved_at="closed at",
     ),
     separators={"labels": ","},
+    # GitHub lists pull requests among the issues.
+    marks={"pull_request": "Pull request"},
     caps=(30, 100, 1_000),
 )
 _AZURE_DEVOPS = Preset(
     name="azure_devops",
     source="azure_devops",
-    signatures=_signatures("id | work item type | title", "id | work item type | title 1"),
-    columns=_columns(
+    signatures=signatures("id | work item type | title", "id | work item type | title 1"),
+    columns=columns(
         external_id="id",
         key="id",
         # Tree queries indent by column: a child has its title in `Title 2`, the others are empty.
@@ -284,17 +239,15 @@ _AZURE_DEVOPS = Preset(
         source_updated_at="changed date",
         resolved_at="closed date | resolved date",
     ),
-    lists=frozenset({"labels", "components", "title"}),
     separators={"labels": ";"},
+    markup=Markup.HTML,
     caps=(1_000, 10_000, 20_000),
 )
 _BUGZILLA = Preset(
     name="bugzilla",
     source="bugzilla",
-    signatures=_signatures(
-        "bug id | short desc", "bug id | summary", "id | summary | creation time | last change time"
-    ),
-    columns=_columns(
+    signatures=signatures("bug id | short desc", "bug id | summary", "id | summary | creation time | last change time"),
+    columns=columns(
         external_id="bug id | id",
         key="bug id | id",
         title="short desc | summary",
@@ -323,13 +276,13 @@ _BUGZILLA = Preset(
 _LINEAR = Preset(
     name="linear",
     source="linear",
-    signatures=_signatures(
+    signatures=signatures(
         "id | team | title | status | creator",
         "id | team | title | status | cycle name | creator",
         "identifier | title | created at | url",
         "identifier | title | created at | state",
     ),
-    columns=_columns(
+    columns=columns(
         external_id="identifier | id",
         key="identifier | id",
         title="title",
@@ -352,70 +305,14 @@ _LINEAR = Preset(
     ),
     separators={"labels": ","},
 )
-_SYNONYMS = _columns(
-    external_id="external id | issue key | issue id | ticket id | bug id | defect id | incident id | case id | key | id"
-    " | number | ticket number | incident number | case number | ticket | nummer | ticketnummer | numéro | número",
-    key="key | issue key | short id | identifier",
-    title="title | summary | subject | short description | headline | issue title | name | task | titel | betreff"
-    " | zusammenfassung | titre | objet | título | titulo | resumen | resumo | asunto | assunto",
-    description="description | body | details | content | text | beschreibung | descripción | descrição",
-    type="type | issue type | ticket type | kind | category | typ | vorgangstyp | tipo | art",
-    status="status | state | issue status | ticket status | estado | statut | zustand | état",
-    priority="priority | prio | urgency | priorität | prioridad | priorité | prioridade",
-    severity="severity | level | impact | schweregrad | severidad | gravité | severidade",
-    assignee="assignee | assigned to | assignee name | owner | responsible | zuständig | bearbeiter | responsable"
-    " | responsável | asignado a",
-    reporter="reporter | author | created by | creator | reported by | submitter | requester | opened by | melder"
-    " | ersteller | autor | rapporteur",
-    labels="labels | label | tags | tag | keywords | etiketten | schlagwörter | etiquetas | étiquettes",
-    components="components | component | module | area | komponente | komponenten | componente | composant",
-    project="project | project name | product | application | projekt | proyecto | projet | projeto",
-    parent="parent | parent id | parent key | epic | epic link",
-    sprint="sprint | iteration | cycle | milestone",
-    environment="environment | env | platform | umgebung | entorno | environnement | ambiente",
-    stack_trace="stack trace | stacktrace | traceback | backtrace",
-    url="url | link | html url | web url | permalink",
-    due_on="due on | due date | due | deadline | target date | fällig am | fälligkeitsdatum | fecha de vencimiento"
-    " | échéance | data limite",
-    resolution="resolution | resolution code | close code | lösung | resolución | résolution | resolução",
-    story_points="story points | story point estimate | points | estimate points | weight",
-    estimate_seconds="estimate seconds | original estimate | time estimate",
-    source_created_at="source created at | created at | created | created on | created date | date created"
-    " | creation date | opened at | opened | open date | reported on | first seen | timestamp | date | erstellt"
-    " | erstellt am | angelegt am | creado | fecha de creación | créé le | date de création | criado em"
-    " | data de criação",
-    source_updated_at="source updated at | updated at | updated | updated on | updated date | last updated | modified"
-    " | modified at | last modified | changed | changed date | last seen | geändert | geändert am | aktualisiert"
-    " | actualizado | mis à jour le | atualizado em",
-    resolved_at="resolved at | resolved | resolved on | resolved date | resolution date | closed at | closed"
-    " | closed on | closed date | completed at | completed | finished date | gelöst am | geschlossen am | resuelto"
-    " | résolu le | resolvido em",
-    name="name | project name | project | title | full name | name with owner | projekt | nombre | nom | nome",
-    repository_url="repository url | repository | repo url | repo | html url | http url to repo | web url | clone url"
-    " | git url | url",
-    owner="owner | owner.login | maintainer | lead | project lead | team | besitzer | responsable | responsável",
-)
-_TEMPLATE = Preset(
-    name="template",
-    source="template",
-    signatures=_signatures("external id | title", "external id | name", "name | repository url"),
-    columns={
-        # A row without an id of ours is told so; the id must not come from whatever other column looks like one.
-        name: tuple(dict.fromkeys((name.replace("_", " "), *(() if name == "external_id" else _SYNONYMS[name]))))
-        for name in dict.fromkeys((*ISSUE_FIELDS, *PROJECT_FIELDS))
-        if name not in _DERIVED
-    },
-    separators={"labels": ",", "components": ","},
-)
-_GENERIC = Preset(
-    name="generic",
-    source="generic",
-    signatures=(frozenset(),),
-    columns=_SYNONYMS,
-    separators={"labels": ",", "components": ","},
-)
 
 PRESETS: tuple[Preset, ...] = (
-    *(_TEMPLATE, _JIRA, _JIRA_SERVER, _GITLAB, _SERVICENOW, _SENTRY),
-    *(_GITHUB, _AZURE_DEVOPS, _BUGZILLA, _LINEAR, _GENERIC),
+    *(TEMPLATE, _JIRA, _JIRA_SERVER, _GITLAB, _SERVICENOW, _SENTRY),
+    *(_GITHUB, _AZURE_DEVOPS, _BUGZILLA, _LINEAR, GENERIC),
 )
+
+
+def recognize(headers: Sequence[str]) -> Preset:
+    """The preset with the longest signature among the headers, or the generic one."""
+    there = {normalize_header(header) for header in headers}
+    return max(PRESETS, key=lambda preset: max(len(names) if names <= there else -1 for names in preset.signatures))

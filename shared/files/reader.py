@@ -3,25 +3,29 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
-from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS, is_known_status, severity_of, status_category
+from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
 from shared.domain.job import Kind
 from shared.domain.rejection import Problem
 from shared.files import fields
-from shared.files.addresses import repository_identity, without_credentials
+from shared.files.addresses import without_credentials
+from shared.files.cells import Places
 from shared.files.columns import Columns, Wanted
+from shared.files.converters import converters
 from shared.files.cut import ASCII_COMPATIBLE
-from shared.files.dates import DateReader
+from shared.files.derive import Derive
 from shared.files.fields import Cell, Convert, FieldError
-from shared.files.flatten import cell_at
-from shared.files.layout import RESERVED_COLUMNS, Format, Layout
+from shared.files.identity import identity_finder
+from shared.files.layout import DATE_FIELDS, RESERVED_COLUMNS, Format, Layout
 from shared.files.lines import Record, csv_records, decode_lines, dialect, json_records
 from shared.files.payload import jsonb, payload_names, printable, with_lists, without_nul
-from shared.files.presets import PRESETS, Preset
+from shared.files.presets import PRESETS
+from shared.files.recode import recode_cell, recode_row
+from shared.files.remarks import Remarks
 
 _SHOWN_CHARS = 200
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -63,23 +67,23 @@ class Reader:
         self._fields = ISSUE_FIELDS if layout.kind is Kind.ISSUES else PROJECT_FIELDS
         self._position = {field: position for position, field in enumerate(self._fields)}
         self._preset = next(preset for preset in PRESETS if preset.name == layout.preset)
+        self.remarks = Remarks()
         self._columns = self._find_columns()
-        self._identity = self._compile_identity()
-        converters = _converters(layout, self._preset)
+        self._identity = identity_finder(layout, self._columns, self._preset.nothing)
+        convert = converters(layout, self._preset)
         self._wanted = [
-            Wanted(self._position[field], field, columns, converters[field])
-            for field, columns in self._columns.items()
-            if columns and field != "external_id"
+            (self._position[field], field, places, convert[field])
+            for field, places in self._columns.items()
+            if places and field != "external_id"
         ]
         self._blank: list[str | None] = ["[]" if name in {"labels", "components"} else None for name in self._fields]
         self._names, self._repeated = payload_names(layout.header)
         self._reserved = [name for name in RESERVED_COLUMNS if name in self._names]
         self._rejection_column = _index_of(layout.header, "_rejection_id")
-        self._derive = self._derive_issue if layout.kind is Kind.ISSUES else self._derive_project
-        self._categories: dict[str, str] = {}
-        self._severities: dict[str, str | None] = {}
+        self._derive = Derive(self._preset.source)
+        self._complete = self._complete_issue if layout.kind is Kind.ISSUES else self._complete_project
         by_columns = self._csv and not self._reserved and layout.encoding in ASCII_COMPATIBLE
-        self._by_columns = Columns(self._blank, self._wanted, self._preset.nothing) if by_columns else None
+        self._by_columns = self._compile_columns() if by_columns else None
 
     def records(self, chunks: Iterable[bytes], first_row: int) -> Iterator[Record]:
         """Cut a stream that starts at a record into records."""
@@ -126,9 +130,9 @@ class Reader:
     @property
     def identity_column(self) -> int | None:
         """The only CSV column the id is read from, if there is just one."""
-        columns = self._columns["external_id"]
-        single = self._csv and self._layout.kind is Kind.ISSUES and len(columns) == 1
-        return columns[0] if single else None
+        indices = self._columns["external_id"].indices
+        single = self._csv and self._layout.kind is Kind.ISSUES and len(indices) == 1
+        return indices[0] if single else None
 
     def identity_in_cell(self, cell: bytes) -> str | None:
         """The external id in the raw bytes of its cell, as `identity` gives it for the parsed record."""
@@ -137,10 +141,17 @@ class Reader:
             lines = decode_lines(cell.splitlines(keepends=True), self._layout.encoding)
             text = "".join(next(csv.reader(lines, **dialect(self._layout)), [""])[:1])
         try:
-            found = fields.identity(text)
+            found = fields.identity(recode_cell(text, self._layout.other_encoding))
         except FieldError:
             return None
         return None if found in self._preset.nothing else found
+
+    def dates(self, content: Any) -> Iterator[str]:
+        """The cells of a record that hold dates, as they came."""
+        for field in DATE_FIELDS:
+            if content and (places := self._columns.get(field)):
+                cell = places.cell(content)
+                yield from [cell] if isinstance(cell, str) else cell
 
     def sample(self, values: Sequence[str | None]) -> dict[str, Any]:
         """A normalized record as a person wants to see it: field → value, JSON decoded."""
@@ -150,10 +161,9 @@ class Reader:
             for field, value in zip(self._fields, values, strict=True)
         }
 
-    def _find_columns(self) -> dict[str, tuple[Any, ...]]:
-        if self._csv:
-            return {field: self._layout.indices(field) for field in self._fields}
-        return {field: self._layout.columns.get(field, ()) for field in self._fields}
+    def _find_columns(self) -> dict[str, Places]:
+        lists, nothing = self._preset.lists, self._preset.nothing
+        return {field: Places(self._layout, field, every=field in lists, nothing=nothing) for field in self._fields}
 
     def _contents(self, raws: Sequence[bytes]) -> Iterator[Any]:
         if not self._csv:
@@ -177,13 +187,17 @@ class Reader:
             single = decode_lines(raw.splitlines(keepends=True), self._layout.encoding)
             yield [cells for cells in csv.reader(single, **dialect(self._layout)) if cells][-1]
 
-    def _cell(self, content: Any, columns: tuple[Any, ...]) -> Cell:
-        if not self._csv:
-            cells = [cell for path in columns if (cell := cell_at(content, path))]
-            return cells[0] if cells else ""
-        if len(columns) == 1:
-            return content[columns[0]] if columns[0] < len(content) else ""
-        return [content[index] for index in columns if index < len(content)]
+    def _compile_columns(self) -> Columns:
+        """What reads slices of records by columns; of several columns the one that counts is chosen first."""
+
+        def chosen(places: Places, convert: Convert) -> Convert:
+            return lambda cells: convert(places.choose(cells)) if isinstance(cells, list) else convert(cells)
+
+        wanted = [
+            Wanted(position, field, places.indices, convert if len(places.indices) == 1 else chosen(places, convert))
+            for position, field, places, convert in self._wanted
+        ]
+        return Columns(self._blank, wanted, self._preset.nothing)
 
     def _plain_cells(self, raws: Sequence[bytes]) -> list[list[str]]:
         """The cells of records in which nothing is odd but perhaps a value; empty if one must be looked at closely."""
@@ -222,7 +236,7 @@ class Reader:
             values[0] = self._identity(cells)
         except FieldError:
             return None
-        self._derive(values, problems)
+        self._complete(cells, values, problems)
         if problems or values[0] is None:
             return None
         return NormalizedRecord(row, values[0], tuple(values), self._payload(cells), None)
@@ -248,75 +262,40 @@ class Reader:
             if values[0] is None:
                 problems.append(self._missing("external_id", _NO_ID, "The record has no id"))
         except FieldError as error:
-            problems.append(self._problem("external_id", error, self._cell(content, self._columns["external_id"])))
+            problems.append(self._problem("external_id", error, self._columns["external_id"].cell(content), content))
         if self._csv and len(content) < len(self._layout.header):
+            self.remarks.short += 1
             content += [""] * (len(self._layout.header) - len(content))
-        for position, field, columns, convert in self._wanted:
-            cell = self._cell(content, columns)
-            if cell and (value := self._convert(field, convert, cell, problems)) is not None:
+        for position, field, places, convert in self._wanted:
+            cell = places.cell(content)
+            if cell and (value := self._convert(field, convert, cell, content, problems)) is not None:
                 values[position] = value
-        self._derive(values, problems)
+        self._complete(content, values, problems)
         rejection_id = self._rejection_id(content)
         if problems:
             return BrokenRecord(row, values[0], tuple(problems), self._shown(content), rejection_id)
         return NormalizedRecord(row, values[0] or "", tuple(values), self._payload(content), rejection_id)
 
-    def _convert(self, field: str, convert: Convert, cell: Cell, problems: list[Problem]) -> str | None:
+    def _convert(self, field: str, convert: Convert, cell: Cell, content: Any, problems: list[Problem]) -> str | None:
         if isinstance(cell, str) and cell in self._preset.nothing:
             return None
         try:
             return convert(cell)
         except FieldError as error:
-            problems.append(self._problem(field, error, cell))
+            problems.append(self._problem(field, error, cell, content))
             return None
 
-    def _derive_issue(self, values: list[str | None], problems: list[Problem]) -> None:
+    def _complete_issue(self, content: Any, values: list[str | None], problems: list[Problem]) -> None:
         at = self._position
         if values[at["title"]] is None and not any(problem.code.startswith("title") for problem in problems):
             problems.append(self._missing("title", "missing_title", "The title is empty"))
-        status, priority = values[at["status"]], values[at["priority"]]
-        category = self._categories.get(status or "")
-        if category is None:
-            category = self._categories[status or ""] = status_category(status or "")
-        if values[at["resolved_at"]] and (not status or not is_known_status(status)):
-            category = "done"
-        values[at["status_category"]] = category
-        word = values[at["severity"]] or priority
-        if word is not None:
-            if word not in self._severities:
-                self._severities[word] = severity_of(word)
-            values[at["severity"]] = self._severities[word]
-        if values[at["key"]] is None:
-            values[at["key"]] = values[0]
+        if values[at["type"]] is None and self._preset.marks and not self._csv:
+            values[at["type"]] = next((kind for path, kind in self._preset.marks.items() if content.get(path)), None)
+        self._derive(values)
 
-    def _derive_project(self, values: list[str | None], problems: list[Problem]) -> None:
+    def _complete_project(self, _: Any, values: list[str | None], problems: list[Problem]) -> None:
         if values[self._position["name"]] is None:
             problems.append(self._missing("name", "missing_name", "The project has no name"))
-
-    def _compile_identity(self) -> Callable[[Any], str | None]:
-        columns = self._columns["external_id"]
-        if self._layout.kind is Kind.PROJECTS:
-            return self._project_identity
-        if not self._csv:
-            return lambda content: fields.identity(self._cell(content, columns)) if content else None
-        nothing = self._preset.nothing
-
-        def find(content: Any) -> str | None:
-            for index in columns:
-                if index < len(content) and content[index] and (found := fields.identity(content[index])):
-                    return None if found in nothing else found
-            return None
-
-        return find
-
-    def _project_identity(self, content: Any) -> str | None:
-        """A project is known by its repository and its name, however the address was spelled."""
-        if not content:
-            return None
-        name = fields.text(fields.MAX_WORD_CHARS)(self._cell(content, self._columns["name"]))
-        address = self._cell(content, self._columns["repository_url"])
-        repository = repository_identity(address if isinstance(address, str) else "")
-        return fields.identity(f"{repository}#{name}" if repository else name) if name else None
 
     def _unreadable(self, raw: bytes, content: Any) -> Problem | None:
         if len(raw) > MAX_RECORD_BYTES:
@@ -324,18 +303,36 @@ class Reader:
                 code="too_large", reason=f"The record is larger than {MAX_RECORD_BYTES} bytes", hint="Shorten its texts"
             )
         if not self._csv:
-            if content is None:
-                return Problem(code="invalid_json", reason="Not a JSON object", hint="Write one object a line")
-            return None
-        if not raw.isascii():
-            try:
-                raw.decode(self._layout.encoding)
-            except UnicodeDecodeError as error:
-                return Problem(
-                    code="invalid_encoding",
-                    reason=f"The bytes {error.object[error.start : error.end].hex(' ')} are no {self._layout.encoding}",
-                    hint="Save the file as UTF-8, or name its encoding",
-                )
+            if content is not None:
+                return None
+            no_json = Problem(code="invalid_json", reason="Not a JSON object", hint="Write one object a line")
+            return self._undecodable(raw) or no_json
+        if not raw.isascii() and (problem := self._undecodable(raw)) and not self._recode(raw, content):
+            return problem
+        return self._too_wide(content)
+
+    def _undecodable(self, raw: bytes) -> Problem | None:
+        try:
+            raw.decode(self._layout.encoding)
+        except UnicodeDecodeError as error:
+            return Problem(
+                code="invalid_encoding",
+                reason=f"The bytes {error.object[error.start : error.end].hex(' ')} are no {self._layout.encoding}",
+                hint="Save the file as UTF-8, or name its encoding",
+            )
+        return None
+
+    def _recode(self, raw: bytes, content: list[str]) -> bool:
+        """Read the cells of a row that is not in the file's encoding, if another may be tried; whether that worked."""
+        other = self._layout.other_encoding
+        found = recode_row(raw, content, other) if other else None
+        if found is None:
+            return False
+        content[:] = found
+        self.remarks.recoded += 1
+        return True
+
+    def _too_wide(self, content: list[str]) -> Problem | None:
         extra = content[len(self._layout.header) :]
         if any(cell.strip() for cell in extra):
             return Problem(
@@ -371,49 +368,19 @@ class Reader:
         return int(cell) if cell.isascii() and cell.isdigit() and len(cell) < len(str(2**63)) else None
 
     def _missing(self, field: str, code: str, reason: str) -> Problem:
-        column = self._column_name(field)
+        column = self._columns[field].name()
         hint = f"Fill the column {column}" if column else f"Map a column to {field}"
         return Problem(code=code, column=column, reason=reason, hint=hint)
 
-    def _problem(self, field: str, error: FieldError, cell: Cell) -> Problem:
+    def _problem(self, field: str, error: FieldError, cell: Cell, content: Any) -> Problem:
         shown = cell if isinstance(cell, str) else ", ".join(cell)
         return Problem(
             code=f"{field}_{error.code}" if field == "title" else error.code,
-            column=self._column_name(field),
+            column=self._columns[field].name(content),
             value=printable(shown[:_SHOWN_CHARS]),
             reason=str(error),
             hint=error.hint,
         )
-
-    def _column_name(self, field: str) -> str | None:
-        columns = self._columns[field]
-        if not columns:
-            return None
-        return self._layout.header[columns[0]] if self._csv else columns[0]
-
-
-def _converters(layout: Layout, preset: Preset) -> dict[str, Convert]:
-    dates = DateReader(layout.date_order)
-    word, body = fields.text(fields.MAX_WORD_CHARS), fields.text(fields.MAX_TEXT_CHARS)
-    point = fields.timestamp(dates)
-    address = fields.text(fields.MAX_TITLE_CHARS * 2)
-    return {
-        **dict.fromkeys((*ISSUE_FIELDS, *PROJECT_FIELDS), word),
-        "title": fields.text(fields.MAX_TITLE_CHARS),
-        "description": body,
-        "stack_trace": body,
-        "labels": fields.items(preset.separators.get("labels")),
-        "components": fields.items(preset.separators.get("components")),
-        "environment": fields.details,
-        "url": fields.link,
-        "repository_url": lambda cell: without_credentials(address(cell) or "") or None,
-        "due_on": fields.day(dates),
-        "story_points": fields.number,
-        "estimate_seconds": fields.seconds,
-        "source_created_at": point,
-        "source_updated_at": point,
-        "resolved_at": point,
-    }
 
 
 def _index_of(header: tuple[str, ...], name: str) -> int | None:

@@ -16,7 +16,7 @@ from shared.domain.job import Duplicates
 from shared.files.cut import ASCII_COMPATIBLE, Cutter
 from shared.files.dates import OrderCensus
 from shared.files.index import BatchIndex, record_hash
-from shared.files.layout import DATE_FIELDS, Format, Layout
+from shared.files.layout import Layout
 from shared.files.lines import is_filler
 from shared.files.presets import PRESETS
 from shared.files.reader import Reader
@@ -240,15 +240,13 @@ class _Repeats:
 
 def _with_date_order(open_at: Open, layout: Layout) -> Layout:
     """Decide once for the whole file how 03/04/2025 is read, if it has such dates and nobody said."""
-    if layout.date_order or layout.format is not Format.CSV or not layout.ambiguous_dates:
+    if layout.date_order or not layout.ambiguous_dates:
         return layout
-    columns = [index for name in DATE_FIELDS for index in layout.indices(name)]
+    reader = Reader(layout)
     census = OrderCensus()
-    for record in Reader(layout).records(open_at(layout.data_offset), layout.first_row):
-        cells = record.content
-        for column in columns:
-            if column < len(cells) and cells[column]:
-                census.see(cells[column])
+    for record in reader.records(open_at(layout.data_offset), layout.first_row):
+        for cell in reader.dates(record.content):
+            census.see(cell)
     order, warning = census.verdict()
     warnings = (*layout.warnings, warning) if warning else layout.warnings
     return layout.model_copy(update={"date_order": order, "warnings": warnings})

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
@@ -43,7 +43,7 @@ async def accept_file(
             return earlier, False
     await _require_free_label(database, request.import_source)
     job_id = uuid4()
-    blob = f"{job_id}/{blob_file_name(request.file_name)}"
+    blob = sent_blob(job_id, request.file_name)
     stored = await blobs.upload(settings.files_container, blob, content, metadata={"job_id": str(job_id)})
     new = NewJob(
         id=job_id,
@@ -129,6 +129,11 @@ async def accept_blob(database: Database, blobs: Blobs, settings: Settings, *, n
         async with database.connection() as connection:
             await jobs.log(connection, job.id, "warning", complaint)
     return job if created else None
+
+
+def sent_blob(job_id: UUID, file_name: str) -> str:
+    """Where a sent file lies: in a folder of its own, for it may be called as the copy or the index beside it."""
+    return f"{job_id}/sent/{blob_file_name(file_name)}"
 
 
 def blob_file_name(name: str) -> str:

@@ -4,11 +4,17 @@ import logging
 from datetime import datetime, timedelta
 
 from shared.blobs import Blobs
+from shared.services.accept_import import sent_blob
 from shared.settings import Settings
-from shared.store import connections, jobs, request_counts, streams
+from shared.store import audit_log, connections, jobs, request_counts, streams
 from shared.store.database import Connection, Database
+from shared.store.jobs import Job
 
 log = logging.getLogger(__name__)
+
+_ACTOR = "retention"
+# One run removes so many groups of jobs at most; a day that ends more is caught up by the next.
+_MOST_ROUNDS = 100
 
 
 async def _empty_payloads(connection: Connection, now: datetime) -> None:
@@ -25,15 +31,41 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
     async with database.connection() as connection:
         await jobs.end_unclaimed_uploads(connection, now=now)
         await request_counts.purge(connection, before=now - timedelta(hours=1))
-        ended = await jobs.list_ended(connection, before=now - timedelta(days=settings.retention_days))
         await _empty_payloads(connection, now)
-    for job in ended:
-        if job.file_container == settings.files_container and job.file_blob:
-            await blobs.delete(settings.files_container, job.file_blob)
-        if job.index_blob:
-            await blobs.delete(settings.files_container, job.index_blob)
+    removed = 0
+    for _ in range(_MOST_ROUNDS):
+        found = await _remove_ended(database, blobs, settings, before=now - timedelta(days=settings.retention_days))
+        removed += found
+        if not found:
+            break
+    if removed:
+        log.info("Old jobs removed", extra={"action": "jobs_removed", "jobs": removed})
+    return removed
+
+
+async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, *, before: datetime) -> int:
+    """Some of the ended jobs with their files."""
     async with database.connection() as connection:
-        deleted = await jobs.delete_jobs(connection, [job.id for job in ended])
-    if deleted:
-        log.info("Old jobs removed", extra={"action": "jobs_removed", "jobs": deleted})
-    return deleted
+        ended = await jobs.list_ended(connection, before=before)
+    for job in ended:
+        for name in _blobs_of(job):
+            await blobs.delete(settings.files_container, name)
+    if not ended:
+        return 0
+    async with database.transaction() as connection:
+        removed = await jobs.delete_jobs(connection, [job.id for job in ended])
+        await audit_log.append(
+            connection,
+            actor=_ACTOR,
+            action="jobs.removed",
+            subject="jobs",
+            before={"jobs": [str(job.id) for job in ended]},
+            after=None,
+        )
+    return removed
+
+
+def _blobs_of(job: Job) -> list[str]:
+    """What may lie in our container for a job: the file as it was sent, its rewritten copy, its index."""
+    sent = [sent_blob(job.id, job.file_name)] if job.file_name else []
+    return [*sent, f"{job.id}/rewritten", f"{job.id}/index"]

@@ -4,7 +4,7 @@ import logging
 from typing import Protocol
 
 from shared.domain.job import Turn
-from shared.store import jobs
+from shared.store import turns
 from shared.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -22,13 +22,13 @@ async def dispatch(database: Database, start: Starter, *, concurrency: int) -> i
     Run after every accepted job, at the end of every job and once a minute, so that no single lost call matters.
     """
     async with database.transaction() as connection:
-        claimed = await jobs.claim_jobs(connection, limit=concurrency)
+        claimed = await turns.claim_jobs(connection, limit=concurrency)
     for turn in claimed:
         try:
             await start(turn)
         except Exception:
             async with database.connection() as connection:
-                await jobs.return_to_queue(connection, turn.job_id, turn.attempt)
+                await turns.return_to_queue(connection, turn.job_id, turn.attempt)
             raise
         log.info("Job started", extra={"action": "job_started", "job_id": str(turn.job_id), "attempt": turn.attempt})
     return len(claimed)

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.blobs import Blobs
-from shared.domain.job import ENDED, JobState
+from shared.domain.job import ATOMIC_REJECTED, ENDED, JobState
 from shared.store import batches, jobs
 from shared.store.database import Database
 from shared.telemetry import jobs_finished
@@ -40,7 +40,7 @@ def _verdict(job: jobs.Job, progress: batches.Progress) -> tuple[JobState, dict[
         return JobState.CANCELLED, {"code": "cancelled", "detail": "Cancelled on request; what was stored before stays"}
     if job.options.atomic and progress.counts.rejected:
         return JobState.FAILED, {
-            "code": "atomic_rejected",
+            "code": ATOMIC_REJECTED,
             "detail": f"{progress.counts.rejected} records were rejected, so nothing was stored (atomic import)",
             "hint": "Mend the listed records and import the file again, or import without atomic",
         }

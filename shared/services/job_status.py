@@ -12,6 +12,7 @@ from shared.domain.errors import NotFoundError
 from shared.domain.job import ENDED, Counts, DateOrder, ImportOptions, JobKind, JobState, Priority
 from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, SyncOptions
+from shared.files.remarks import Remarks
 from shared.store import batches, jobs, sync_ledger
 from shared.store.batches import NO_PROGRESS, Progress
 from shared.store.database import Database
@@ -233,13 +234,18 @@ def to_status(job: Job, progress: Progress, *, now: datetime) -> JobStatus:
         estimated_seconds_left=_seconds_left(job, progress, now),
         error=JobError.model_validate(error) if error else None,
         layout=summarize_layout(job.layout) if job.layout else None,
+        warnings=[*job.warnings, *_remarks(job, progress)],
         **job.model_dump(include=_COPIED),
         options=job.options,
     )
 
 
 # What a status has under the name the row has it.
-_COPIED = set(JobStatus.model_fields) & set(Job.model_fields) - {"error", "layout", "options", "sync"}
+_COPIED = set(JobStatus.model_fields) & set(Job.model_fields) - {"error", "layout", "options", "sync", "warnings"}
+
+
+def _remarks(job: Job, progress: Progress) -> list[str]:
+    return Remarks(**progress.remarks).sentences((job.layout or {}).get("other_encoding"))
 
 
 def _waiting_for(job: Job) -> WaitingFor | None:

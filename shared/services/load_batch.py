@@ -112,7 +112,7 @@ async def _load(
         if outcome.replayed and job.parent_id:
             await rejections.mark_replayed(connection, job.parent_id, outcome.replayed, job_id)
         counts = Counts(rows=len(index), **outcome.counts)
-        await batches.close_batch(connection, job_id, phase, number, counts)
+        await batches.close_batch(connection, job_id, phase, number, counts, work.reader.remarks.to_counts())
     return counts
 
 

@@ -31,7 +31,7 @@ async def find_pipeline_stats(database: Database, *, concurrency: int, now: date
         counted = await jobs.count_by_state(connection)
         by_state = {state: counted.get(state, 0) for state in JobState}
         return PipelineStats(
-            paused=await jobs.is_paused(connection),
+            paused=await pipeline.is_paused(connection),
             concurrency=concurrency,
             running=by_state[JobState.PROCESSING] + by_state[JobState.RETRYING],
             queued=by_state[JobState.QUEUED],

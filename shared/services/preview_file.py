@@ -13,7 +13,7 @@ from shared.domain.rejection import Problem
 from shared.files.detect import HEAD_BYTES
 from shared.files.examine import Examined, Normalized, check_format, examine
 from shared.files.index import HASH_BYTES
-from shared.files.reader import BrokenRecord
+from shared.files.reader import BrokenRecord, NormalizedRecord
 from shared.services.job_status import LayoutSummary, summarize_layout
 from shared.store.database import Connection, Database
 from shared.store.records import MIRRORS, Mirror, copy_lines
@@ -86,6 +86,7 @@ async def preview_file(
         normalized = await asyncio.to_thread(found.normalize, wanted, NORMALIZING_SECONDS)
         async with database.transaction() as connection:
             judged = await _judge(connection, found, MIRRORS[options.kind], import_source, answers, normalized)
+        remarks = found.reader.remarks.sentences(found.layout.other_encoding)
         sampled = await asyncio.to_thread(found.normalize, range(min(_SAMPLED, len(found.rows))), NORMALIZING_SECONDS)
     exact = found.share == 1 and answers.complete and normalized.seen == len(wanted) and judged.complete
     return Preview(
@@ -93,11 +94,17 @@ async def preview_file(
         rows_examined=len(found.rows) - len(wanted) + normalized.seen,
         counts=_count(found, answers, normalized, judged, wanted=len(wanted), options=options),
         layout=summarize_layout(found.layout.model_dump(mode="json")),
-        sample=[found.reader.sample(record.values) for _, record in sampled.good[:_SAMPLES]],
+        sample=_first(found, normalized.good + sampled.good),
         problems=_problem_kinds(normalized.broken),
-        warnings=found.warnings,
+        warnings=[*found.warnings, *remarks],
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _first(found: Examined, good: list[tuple[int, NormalizedRecord]]) -> list[dict[str, Any]]:
+    """Some records to look at: the first, and where those are broken what else was read."""
+    by_position = dict(good)
+    return [found.reader.sample(by_position[position].values) for position in sorted(by_position)[:_SAMPLES]]
 
 
 async def assert_format(file: BinaryIO, *, name: str, size: int, options: ImportOptions, expected: str | None) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shared.domain.job import Turn
 from shared.services.dispatch_jobs import Starter
-from shared.store import jobs
+from shared.store import jobs, turns
 from shared.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -24,14 +24,14 @@ class IsAlive(Protocol):
 async def recover(database: Database, is_alive: IsAlive, start: Starter, *, now: datetime) -> int:
     """Restart every running job that nobody works on, as a new attempt; returns how many."""
     async with database.connection() as connection:
-        running = await jobs.list_running(connection, claimed_before=now - GRACE)
+        running = await turns.list_running(connection, claimed_before=now - GRACE)
     recovered = 0
     for turn in running:
         if await is_alive(turn):
             continue
         job_id, attempt, kind = turn
         async with database.transaction() as connection:
-            taken = await jobs.begin_new_attempt(connection, job_id, attempt)
+            taken = await turns.begin_new_attempt(connection, job_id, attempt)
             if taken:
                 await jobs.log(
                     connection, job_id, "warning", "Continued after its worker was lost", attempt=attempt + 1

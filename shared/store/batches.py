@@ -84,17 +84,25 @@ async def lock_batch(connection: Connection, job_id: UUID, phase: str, number: i
     return Batch.model_validate(row) if row else None
 
 
-async def close_batch(connection: Connection, job_id: UUID, phase: str, number: int, counts: Counts) -> None:
-    """Mark a batch done with its counts, in the transaction of its rows."""
+async def close_batch(
+    connection: Connection, job_id: UUID, phase: str, number: int, counts: Counts, remarks: Mapping[str, int]
+) -> None:
+    """Mark a batch done with its counts and remarks, in the transaction of its rows."""
     await connection.execute(
         """
         update job_batches
            set state = 'done', attempts = attempts + 1, error = null, finished_at = now(),
                created = %(created)s, updated = %(updated)s, unchanged = %(unchanged)s, stale = %(stale)s,
-               skipped = %(skipped)s, duplicates = %(duplicates)s, rejected = %(rejected)s
+               skipped = %(skipped)s, duplicates = %(duplicates)s, rejected = %(rejected)s, remarks = %(remarks)s
          where job_id = %(job_id)s and phase = %(phase)s and number = %(number)s
         """,
-        {**counts.model_dump(exclude={"rows"}), "job_id": job_id, "phase": phase, "number": number},
+        {
+            **counts.model_dump(exclude={"rows"}),
+            "remarks": Jsonb(remarks),
+            "job_id": job_id,
+            "phase": phase,
+            "number": number,
+        },
     )
 
 
@@ -126,6 +134,7 @@ class Progress(BaseModel):
     batches_done: int
     batches_failed: int
     last_error: dict[str, Any] | None
+    remarks: dict[str, int] = {}
 
 
 NO_PROGRESS = Progress(counts=Counts(), checked_rows=0, batches_done=0, batches_failed=0, last_error=None)
@@ -152,7 +161,11 @@ async def find_progress_of(connection: Connection, job_ids: Sequence[UUID]) -> d
                coalesce(sum(rows) filter (where phase = 'check' and state = 'done'), 0)::bigint as checked_rows,
                count(*) filter (where phase = 'load' and state = 'done') as batches_done,
                count(*) filter (where state = 'failed') as batches_failed,
-               (array_agg(error) filter (where state = 'failed'))[1] as last_error
+               (array_agg(error) filter (where state = 'failed'))[1] as last_error,
+               greatest(sum((remarks ->> 'short')::bigint) filter (where phase = 'load'),
+                        sum((remarks ->> 'short')::bigint) filter (where phase = 'check'))::bigint as short,
+               greatest(sum((remarks ->> 'recoded')::bigint) filter (where phase = 'load'),
+                        sum((remarks ->> 'recoded')::bigint) filter (where phase = 'check'))::bigint as recoded
           from job_batches
          where job_id = any(%s)
          group by job_id
@@ -166,6 +179,7 @@ async def find_progress_of(connection: Connection, job_ids: Sequence[UUID]) -> d
             batches_done=row["batches_done"],
             batches_failed=row["batches_failed"],
             last_error=row["last_error"],
+            remarks={name: row[name] for name in ("short", "recoded") if row[name]},
         )
         for row in await cursor.fetchall()
     }

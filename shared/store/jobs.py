@@ -1,6 +1,6 @@
-"""Jobs: accepted, claimed, watched, ended. Every statement is one step of the state machine in the docs."""
+"""Jobs: accepted, planned, watched, ended. Which of them run, turns.py decides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -9,12 +9,9 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
-from shared.domain.job import ImportOptions, JobKind, JobState, Priority, Turn
+from shared.domain.job import ImportOptions, JobKind, JobState, Priority
 from shared.domain.sync import SyncOptions
 from shared.store.database import Connection
-
-# Serializes claiming: two dispatchers must not both see the last free place.
-_CLAIM_LOCK = 0x54524942
 
 
 class Job(BaseModel):
@@ -198,71 +195,6 @@ async def record_arrival(connection: Connection, job_id: UUID, *, size: int, eta
     return cursor.rowcount == 1
 
 
-async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
-    """Move the next jobs to processing, by priority, then age.
-
-    At most `limit` jobs run at once, and one per import_source, so that the files of one label are loaded in the order
-    they came. Call inside a transaction.
-    """
-    await connection.execute("select pg_advisory_xact_lock(%s)", (_CLAIM_LOCK,))
-    cursor = await connection.execute(
-        """
-        update jobs
-           set state = 'processing', attempt = attempt + 1, claimed_at = now(), retry_at = null,
-               started_at = coalesce(started_at, now()), updated_at = now()
-         where state = 'queued'
-           and id in (
-               select id
-                 from (select distinct on (import_source) id, priority_rank, created_at
-                         from jobs waiting
-                        where state = 'queued'
-                          and (file_bytes is not null or kind = 'sync')
-                          and not exists (select from jobs running
-                                           where running.import_source = waiting.import_source
-                                             and running.state in ('processing', 'retrying'))
-                        order by import_source, priority_rank, created_at) first_of_each
-                where not (select paused from pipeline)
-                order by priority_rank, created_at
-                limit (select greatest(0, %(limit)s - count(*)) from jobs where state in ('processing', 'retrying')))
-        returning id, attempt, kind
-        """,
-        {"limit": limit},
-    )
-    return [_to_turn(row) for row in await cursor.fetchall()]
-
-
-async def return_to_queue(connection: Connection, job_id: UUID, attempt: int) -> None:
-    """Undo a claim whose orchestration could not be started."""
-    await connection.execute(
-        "update jobs set state = 'queued', updated_at = now() where id = %s and attempt = %s and state = 'processing'",
-        (job_id, attempt),
-    )
-
-
-async def list_running(connection: Connection, *, claimed_before: datetime) -> list[Turn]:
-    """Jobs that should have a live orchestration."""
-    cursor = await connection.execute(
-        """
-        select id, attempt, kind from jobs
-         where state in ('processing', 'retrying') and claimed_at < %s order by claimed_at limit 1000
-        """,
-        (claimed_before,),
-    )
-    return [_to_turn(row) for row in await cursor.fetchall()]
-
-
-async def begin_new_attempt(connection: Connection, job_id: UUID, attempt: int) -> bool:
-    """Take over a job whose orchestration is gone; False if somebody else did."""
-    cursor = await connection.execute(
-        """
-        update jobs set attempt = attempt + 1, state = 'processing', claimed_at = now(), updated_at = now()
-         where id = %s and attempt = %s and state in ('processing', 'retrying')
-        """,
-        (job_id, attempt),
-    )
-    return cursor.rowcount == 1
-
-
 async def save_plan(connection: Connection, job_id: UUID, plan: Plan) -> None:
     """Record how a file will be read. From here on its place may be that of a rewritten copy."""
     await connection.execute(
@@ -281,6 +213,12 @@ async def lock_job(connection: Connection, job_id: UUID) -> Job | None:
     """One job, held until the transaction ends."""
     cursor = await connection.execute("select * from jobs where id = %s for update", (job_id,))
     return _to_job(await cursor.fetchone())
+
+
+async def lock_jobs(connection: Connection, job_ids: Sequence[UUID]) -> list[Job]:
+    """Jobs, held until the transaction ends; always in one order, so that no two wait for each other."""
+    cursor = await connection.execute("select * from jobs where id = any(%s) order by id for update", (list(job_ids),))
+    return [Job.model_validate(row) for row in await cursor.fetchall()]
 
 
 async def mark_planned(connection: Connection, job_id: UUID, *, parts: int) -> None:
@@ -422,18 +360,6 @@ async def delete_jobs(connection: Connection, job_ids: list[UUID]) -> int:
     return cursor.rowcount
 
 
-async def set_paused(connection: Connection, *, paused: bool) -> None:
-    """Stop or resume claiming; running jobs go on."""
-    await connection.execute("update pipeline set paused = %s, updated_at = now()", (paused,))
-
-
-async def is_paused(connection: Connection) -> bool:
-    """Whether the pipeline is paused."""
-    cursor = await connection.execute("select paused from pipeline")
-    row = await cursor.fetchone()
-    return bool(row and row["paused"])
-
-
 async def log(connection: Connection, job_id: UUID, level: str, message: str, **data: object) -> None:
     """Append to the job's log, which its status page shows."""
     await connection.execute(
@@ -449,10 +375,6 @@ async def list_logs(connection: Connection, job_id: UUID, *, limit: int = 200) -
         (job_id, limit),
     )
     return await cursor.fetchall()
-
-
-def _to_turn(row: DictRow) -> Turn:
-    return Turn(row["id"], row["attempt"], JobKind(row["kind"]))
 
 
 def _to_job(row: DictRow | None) -> Job | None:

@@ -1,4 +1,4 @@
-"""Figures over all jobs, for the pipeline's statistics."""
+"""The pipeline as a whole: whether it is paused, and figures over all jobs."""
 
 from datetime import datetime
 
@@ -37,3 +37,22 @@ async def count_open_rejections(connection: Connection) -> int:
     cursor = await connection.execute("select count(*) as records from rejections where state = 'open'")
     row = await cursor.fetchone()
     return row["records"] if row else 0
+
+
+async def set_paused(connection: Connection, *, paused: bool) -> None:
+    """Stop or resume claiming; running jobs go on."""
+    await connection.execute("update pipeline set paused = %s, updated_at = now()", (paused,))
+
+
+async def is_paused(connection: Connection) -> bool:
+    """Whether the pipeline is paused."""
+    cursor = await connection.execute("select paused from pipeline")
+    row = await cursor.fetchone()
+    return bool(row and row["paused"])
+
+
+async def lock_paused(connection: Connection) -> bool:
+    """The same, held until the transaction ends."""
+    cursor = await connection.execute("select paused from pipeline for update")
+    row = await cursor.fetchone()
+    return bool(row and row["paused"])

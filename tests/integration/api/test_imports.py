@@ -7,7 +7,7 @@ import pytest
 
 from shared.blobs import Blobs
 from shared.settings import Settings
-from shared.store import jobs
+from shared.store import jobs, pipeline
 from shared.store.database import Database
 from tests.support.api import AsgiApp, RecordingStarter, api_app, client_of
 from tests.support.pipeline import run_started_jobs
@@ -72,6 +72,8 @@ async def test_status_follows_a_job_to_its_end(
     assert after["counts"] == dict.fromkeys(after["counts"], 0) | {"rows": 3, "created": 2, "rejected": 1}
     assert after["layout"]["mapping"]["title"] == ["title"]
     assert {"rejections", "replay", "dismiss"} <= set(after["links"])
+    issues = (await operator.get(after["links"]["issues"]["href"])).json()["items"]
+    assert {issue["external_id"] for issue in issues} == {"TERN-1", "TERN-2"}
     assert "cancel" in before["links"]
     assert "cancel" not in after["links"]
 
@@ -180,7 +182,7 @@ async def test_execute_refuses_another_format_and_a_broken_file_at_once(
 
 async def test_a_cancelled_job_can_be_retried(operator: httpx.AsyncClient, database: Database) -> None:
     async with database.connection() as connection:
-        await jobs.set_paused(connection, paused=True)
+        await pipeline.set_paused(connection, paused=True)
     job_id = (await send(operator)).json()["job_id"]
 
     cancelled = await operator.post(f"/api/import/{job_id}/cancel")
@@ -196,7 +198,7 @@ async def test_every_change_of_a_job_is_audited(
     operator: httpx.AsyncClient, admin: httpx.AsyncClient, database: Database
 ) -> None:
     async with database.connection() as connection:
-        await jobs.set_paused(connection, paused=True)
+        await pipeline.set_paused(connection, paused=True)
     job_id = (await send(operator)).json()["job_id"]
     await operator.post(f"/api/import/{job_id}/cancel")
     await operator.post(f"/api/import/{job_id}/retry")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from azure.functions._http_asgi import AsgiResponse
@@ -95,3 +96,28 @@ async def test_every_operation_keeps_its_promises(api_settings: Settings, databa
     )
 
     assert not failures, "\n\n".join(failures)
+
+
+def test_every_body_has_an_example_that_fits_its_schema(api_settings: Settings) -> None:
+    document = create_app(api_settings).openapi()
+
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, body in bodies_of(operation):
+                where = f"{method} {path} {status}"
+                schema = body.get("schema", {}) | {"components": document["components"]}
+                problems = list(jsonschema_rs.Draft202012Validator(schema).iter_errors(body["example"]))
+                assert not problems, f"{where}: {problems[0].message}"
+
+
+def bodies_of(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from (("request", body) for body in operation.get("requestBody", {}).get("content", {}).values())
+    for status, response in operation["responses"].items():
+        yield from ((status, body) for body in response.get("content", {}).values())
+
+
+def test_problems_of_records_and_of_requests_are_told_apart(api_settings: Settings) -> None:
+    schemas = create_app(api_settings).openapi()["components"]["schemas"]
+
+    assert {"code", "column", "value", "reason", "hint"} == set(schemas["Problem"]["properties"])
+    assert {"type", "title", "status", "detail"} <= set(schemas["ProblemDetails"]["properties"])

@@ -104,6 +104,27 @@ async def test_problems_are_shown_by_kind_with_examples(operator: httpx.AsyncCli
     assert (example["row_number"], example["column"], example["value"]) == (8, "source_updated_at", "never")
 
 
+async def test_rows_with_too_few_cells_are_told_before_and_after(operator: httpx.AsyncClient, run: Any) -> None:
+    content = csv_of([*STORED, "GULL-7,Crane sways"])
+
+    foretold = await preview(operator, content)
+    sent = await operator.post("/api/import", files={"file": ("gulls", content)}, data={"atomic": "true"})
+    await run()
+
+    status = (await operator.get(sent.headers["Location"])).json()
+    assert status["counts"]["created"] == 4
+    for warnings in (foretold["warnings"], status["warnings"]):
+        assert [warning[:36] for warning in warnings] == ["1 row has fewer cells than the heade"]
+
+
+async def test_a_sample_is_shown_also_where_the_first_rows_are_broken(operator: httpx.AsyncClient) -> None:
+    broken = [f"GULL-{number},,Open,2025-03-03T10:00:00Z" for number in range(100, 200)]
+
+    foretold = await preview(operator, csv_of([*broken, *STORED]))
+
+    assert [row["external_id"] for row in foretold["sample"]] == ["GULL-1", "GULL-2", "GULL-3"]
+
+
 async def test_a_preview_stores_nothing(operator: httpx.AsyncClient, database: Database) -> None:
     await preview(operator, csv_of(NEXT))
 

@@ -196,3 +196,14 @@ async def test_nothing_of_a_failed_atomic_import_is_replayed(operator: httpx.Asy
 
     assert answer.status_code == 409
     assert "atomic" in answer.json()["detail"]
+
+
+async def test_an_atomic_import_with_rejections_is_not_offered_for_retry(operator: httpx.AsyncClient, run: Any) -> None:
+    job = (await given_import(operator, run, atomic="true")).removesuffix("/rejections")
+
+    status = (await operator.get(job.replace("/import/", "/import/status/"))).json()
+    answer = await operator.post(f"{job}/retry")
+
+    assert status["error"]["code"] == "atomic_rejected"
+    assert "retry" not in status["links"]
+    assert (answer.status_code, answer.json()["hint"][:4]) == (409, "Mend")

@@ -12,7 +12,7 @@ from shared.services.finish_job import finish_job
 from shared.services.load_batch import load_batch
 from shared.services.plan_job import plan_job
 from shared.settings import Settings
-from shared.store import batches, jobs
+from shared.store import batches, jobs, turns
 from shared.store.database import Database
 from shared.store.jobs import NewJob
 from tests.support.files import issues_csv
@@ -45,7 +45,7 @@ async def given_claimed_job(
     )
     async with database.transaction() as connection:
         await jobs.insert_job(connection, new)
-        await jobs.claim_jobs(connection, limit=1)
+        await turns.claim_jobs(connection, limit=1)
     return job_id
 
 
@@ -106,7 +106,7 @@ async def test_superseded_attempt_leaves_the_job_alone(database: Database, blobs
     job_id = await given_claimed_job(database, blobs, chosen, content, ImportOptions())
     await plan_job(database, blobs, chosen, job_id, 1)
     async with database.connection() as connection:
-        await jobs.begin_new_attempt(connection, job_id, 1)
+        await turns.begin_new_attempt(connection, job_id, 1)
 
     await load_batch(database, blobs, chosen, job_id, 1, "load", 0)
 

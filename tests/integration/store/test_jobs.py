@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from shared.domain.job import JobState, Priority
-from shared.store import jobs
+from shared.store import jobs, pipeline, turns
 from shared.store.database import Database
 from shared.store.jobs import NewJob
 
@@ -37,7 +37,7 @@ async def given_job(
 
 async def claim(database: Database, limit: int = 3) -> list[UUID]:
     async with database.transaction() as connection:
-        return [turn.job_id for turn in await jobs.claim_jobs(connection, limit=limit)]
+        return [turn.job_id for turn in await turns.claim_jobs(connection, limit=limit)]
 
 
 async def state_of(database: Database, job_id: UUID) -> JobState:
@@ -79,11 +79,11 @@ async def test_ten_dispatchers_never_exceed_the_limit(database: Database) -> Non
 async def test_paused_pipeline_claims_nothing(database: Database) -> None:
     job = await given_job(database, "a")
     async with database.connection() as connection:
-        await jobs.set_paused(connection, paused=True)
+        await pipeline.set_paused(connection, paused=True)
 
     assert await claim(database) == []
     async with database.connection() as connection:
-        await jobs.set_paused(connection, paused=False)
+        await pipeline.set_paused(connection, paused=False)
     assert await claim(database) == [job]
 
 

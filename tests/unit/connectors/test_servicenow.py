@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from local.trackers._servicenow_tables import sys_id
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import Place, next_place, ranges, to_literal
-from shared.connectors._text import html_to_markdown
 from shared.connectors.servicenow import ServiceNowConnector
 from shared.domain.issue import Severity, StatusCategory
+from shared.domain.markdown import html_to_markdown
 from shared.domain.stream import Comment, Issue, Person, Stream
 
 _FIXTURES = Path(__file__).parents[2] / "fixtures" / "servicenow"

@@ -6,7 +6,8 @@ import io
 import pytest
 
 from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
-from shared.files.presets import PRESETS, Preset, normalize_header, recognize
+from shared.files.preset import Preset, normalize_header
+from shared.files.presets import PRESETS, recognize
 
 JIRA_CLOUD = (
     "Summary,Issue key,Issue id,Issue Type,Status,Project key,Project name,Priority,Resolution,Assignee,Assignee Id,"
@@ -116,10 +117,6 @@ def test_old_gitlab_shows_the_number_people_know() -> None:
 def test_a_numbered_github_issue_is_known_by_its_address_where_there_is_one() -> None:
     headers = ["number", "title", "state", "createdAt"]
     assert _column(recognize(headers), "external_id", headers) == "number"
-
-
-def test_a_tree_of_azure_takes_its_titles_from_all_levels() -> None:
-    assert "title" in recognize(_cells(AZURE_TREE)).lists
 
 
 @pytest.mark.parametrize(

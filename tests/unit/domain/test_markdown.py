@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.connectors._text import adf_to_markdown, html_to_markdown, wiki_to_markdown
+from shared.domain.markdown import adf_to_markdown, html_to_markdown, wiki_to_markdown
 
 
 def doc(*content: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
 
-from shared.connectors._adf import adf_to_markdown
-from shared.connectors._wiki import wiki_to_markdown
+from shared.domain.adf import adf_to_markdown
+from shared.domain.wiki import wiki_to_markdown
 
 __all__ = ["adf_to_markdown", "html_to_markdown", "wiki_to_markdown"]
 
