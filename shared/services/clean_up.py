@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from shared.blobs import Blobs
 from shared.settings import Settings
-from shared.store import connections, jobs, request_counts, streams
+from shared.store import connections, jobs, request_counts, seen, streams, sync_lines
 from shared.store.database import Connection, Database
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,9 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
         if job.index_blob:
             await blobs.delete(settings.files_container, job.index_blob)
     async with database.connection() as connection:
+        await seen.forget_jobs(connection, [job.id for job in ended])
         deleted = await jobs.delete_jobs(connection, [job.id for job in ended])
+        await sync_lines.compact_lines(connection, before=now - timedelta(days=settings.retention_days))
     if deleted:
         log.info("Old jobs removed", extra={"action": "jobs_removed", "jobs": deleted})
     return deleted

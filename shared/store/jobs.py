@@ -43,6 +43,7 @@ class Job(BaseModel):
     attempt: int
     layout: dict[str, Any] | None
     planned_at: datetime | None
+    compared_attempt: int | None
     rows_total: int | None
     batches_total: int | None
     error: dict[str, Any] | None
@@ -202,29 +203,36 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
     """Move the next jobs to processing, by priority, then age.
 
     At most `limit` jobs run at once, and one per import_source, so that the files of one label are loaded in the order
-    they came. Call inside a transaction.
+    they came. Reading named issues is short: it has one more place of its own, waits for no other sync of its
+    connection, and lets none wait. Call inside a transaction.
     """
     await connection.execute("select pg_advisory_xact_lock(%s)", (_CLAIM_LOCK,))
     cursor = await connection.execute(
         """
+        with told as (
+            select *, coalesce(sync ->> 'mode' = 'keys', false) as short
+              from jobs where state in ('queued', 'processing', 'retrying')
+        ), running as (
+            select import_source, short from told where state <> 'queued'
+        ), first_of_each as (
+            select distinct on (import_source, short) id, short, priority_rank, created_at
+              from told waiting
+             where state = 'queued' and (file_bytes is not null or kind = 'sync')
+               and not exists (select from running
+                                where running.import_source = waiting.import_source and running.short = waiting.short)
+             order by import_source, short, priority_rank, created_at
+        ), placed as (
+            select id, short, row_number() over (partition by short order by priority_rank, created_at) as place
+              from first_of_each where not (select paused from pipeline)
+        )
         update jobs
            set state = 'processing', attempt = attempt + 1, claimed_at = now(), retry_at = null,
                started_at = coalesce(started_at, now()), updated_at = now()
-         where state = 'queued'
-           and id in (
-               select id
-                 from (select distinct on (import_source) id, priority_rank, created_at
-                         from jobs waiting
-                        where state = 'queued'
-                          and (file_bytes is not null or kind = 'sync')
-                          and not exists (select from jobs running
-                                           where running.import_source = waiting.import_source
-                                             and running.state in ('processing', 'retrying'))
-                        order by import_source, priority_rank, created_at) first_of_each
-                where not (select paused from pipeline)
-                order by priority_rank, created_at
-                limit (select greatest(0, %(limit)s - count(*)) from jobs where state in ('processing', 'retrying')))
-        returning id, attempt, kind
+          from placed
+         where jobs.id = placed.id and jobs.state = 'queued'
+           and place <= case when placed.short then 1 else %(limit)s end
+                      - (select count(*) from running where running.short = placed.short)
+        returning jobs.id, attempt, kind
         """,
         {"limit": limit},
     )
@@ -291,6 +299,11 @@ async def mark_planned(connection: Connection, job_id: UUID, *, parts: int) -> N
     )
 
 
+async def mark_compared(connection: Connection, job_id: UUID, attempt: int) -> None:
+    """Note that an attempt at a sync has compared what was seen with what is stored."""
+    await connection.execute("update jobs set compared_attempt = %s where id = %s", (attempt, job_id))
+
+
 async def mark_retrying(connection: Connection, job_id: UUID, *, until: datetime) -> None:
     """Show that the job waits before its next try."""
     await connection.execute(
@@ -325,13 +338,18 @@ async def end_job(
 
 
 async def request_cancel(connection: Connection, job_id: UUID) -> Job | None:
-    """Cancel a waiting job at once, or ask a running one to stop; None if it has ended."""
+    """Cancel a waiting job at once, or ask a running one to stop; None if it has ended.
+
+    A sync that waits for its source may do so for an hour; none of it is at work, and it finds itself cancelled then.
+    """
     cursor = await connection.execute(
         """
         update jobs
            set cancel_requested = true, updated_at = now(),
-               state = case state when 'queued' then 'cancelled' else state end,
-               finished_at = case state when 'queued' then now() end
+               state = case when state = 'queued' or (state = 'retrying' and kind = 'sync') then 'cancelled'
+                            else state end,
+               retry_at = case when state = 'retrying' and kind = 'sync' then null else retry_at end,
+               finished_at = case when state = 'queued' or (state = 'retrying' and kind = 'sync') then now() end
          where id = %s and state in ('queued', 'processing', 'retrying')
         returning *
         """,
