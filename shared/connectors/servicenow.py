@@ -101,10 +101,21 @@ class ServiceNowConnector:
         return self._session.quota
 
     async def now(self) -> datetime:
-        answer = (await self._session.rows(self._settings.tables[0], fields="sys_id", limit=1)).answer
+        answer = (await self._first_rows()).answer
         if answer.server_time is None:
             raise SourceError(Trouble.PAYLOAD_INVALID, "The answer does not say what time it is", status=answer.status)
         return answer.server_time
+
+    async def _first_rows(self) -> Rows:
+        """A row of the first table that may be read."""
+        *others, last = self._settings.tables
+        for table in others:
+            try:
+                return await self._session.rows(table, fields="sys_id", limit=1)
+            except SourceError as error:
+                if error.trouble not in REFUSED:
+                    raise
+        return await self._session.rows(last, fields="sys_id", limit=1)
 
     async def check(self) -> Probe:
         account = await self._instance.account()

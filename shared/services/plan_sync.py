@@ -131,12 +131,14 @@ async def _make_plan(
 ) -> Plan:
     if options.mode is SyncMode.KEYS:
         return Plan(parts=await _plan_keys(connector, options))
-    now = await connector.now()
-    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
     scopes, gaps = await connector.scopes()
     reads = _reads(connector, settings, scopes, gaps)
+    if gaps and not scopes:
+        return Plan(gaps=list(gaps), reads=reads)
     scopes = _chosen(scopes, options.scopes)
-    inputs = _Inputs(connector, settings, options, scopes, cursors, now - lag)
+    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
+    # Before any walk begins: what changes from now on belongs to the next window.
+    inputs = _Inputs(connector, settings, options, scopes, cursors, await connector.now() - lag)
     plan = Plan(gaps=list(gaps), reads=reads)
     for stream in _streams(connector, settings, options):
         traits = connector.streams[stream]

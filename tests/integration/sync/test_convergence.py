@@ -29,12 +29,14 @@ from tests.support.sync import SyncRunner, connectors_for_tests
 CASES = int(os.environ.get("SYNC_CASES", "500"))  # noqa: TID251 - addressed to the tests, not to the product
 
 EDITS = ("create", "create", "rename", "status", "comment", "edit_comment", "delete_comment", "delete", "move", "work")
-SECONDS = st.sampled_from([0.4, 1, 7, 31, 59, 61, 300, 4_000])
+SECONDS = st.sampled_from([0.4, 1, 7, 31, 59, 61, 130, 250, 300, 4_000])
 EDIT = st.tuples(st.sampled_from(EDITS), st.integers(0, 1_000))
 DISTURBANCE = st.one_of(
     st.tuples(st.just("edit"), st.integers(1, 12), EDIT),
     st.tuples(st.just("crash"), st.integers(1, 12), st.none()),
     st.tuples(st.just("fault"), st.integers(1, 12), st.sampled_from(["reset", "truncated", "status"])),
+    # The sync fails in the middle, and nobody retries it: the next one has to read what it left.
+    st.tuples(st.just("refuse"), st.integers(1, 12), st.none()),
 )
 STEP = st.one_of(
     st.tuples(st.just("edit"), EDIT),
@@ -121,6 +123,8 @@ class Disturber:
                     edit(self.tracker.world, self.source, *value)
                 case "fault":
                     self.tracker.faults.append(Fault(kind=value, status=502))
+                case "refuse":
+                    self.tracker.faults.append(Fault(kind="status", status=401, body="{}"))
                 case _:
                     asyncio.get_running_loop().call_soon(self.crash)
 

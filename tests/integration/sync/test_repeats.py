@@ -91,6 +91,7 @@ async def test_a_retried_full_sync_knows_what_it_saw_before_it_failed(connected:
             assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
             gone = world.all_current()[0]
             world.delete(gone.id)
+            world.advance(HOUR)
             runner.tracker.before_request = fail_at(runner, 12)
             assert await runner.sync(SyncMode.FULL) is JobState.FAILED
             job_id = runner.last_job
