@@ -193,7 +193,7 @@ async def hold(runner: SyncRunner, source: Source, world: World) -> None:
         assert not [line for line in await runner.logs() if "were missed" in line]
 
 
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_mirror_equals_the_source_after_the_last_sync(name: str, loop: Loop) -> None:
     source = SOURCES[name]
