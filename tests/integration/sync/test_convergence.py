@@ -154,6 +154,9 @@ async def disturbed(runner: SyncRunner, source: Source, mode: SyncMode, disturba
 async def play(loop: Loop, source: Source, seed: int, history: list[Any]) -> None:
     """Play a history, then hold the mirror against the source."""
     world = new_world(source, seed=seed)
+    for _ in range(seed % 10):  # so that the first walk has some pages
+        world.create("HARBOR")
+        world.advance(7)
     async with source.tracker(world) as tracker:
         runner = SyncRunner(
             loop.database,

@@ -251,7 +251,7 @@ async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: st
     with source.small_pages():
         async with connected(name, world, concurrency=1) as runner:
             calls = await calls_of_a_full_sync(runner)
-            for at in range(1, calls + 1, 3):
+            for at in range(1, calls + 1):
                 job_id = await runner.accept(SyncMode.FULL)
                 runner.tracker.calls.clear()
                 await killed_at(runner, at, runner.run(job_id))
