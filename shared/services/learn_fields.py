@@ -76,6 +76,7 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
         if not unknown:
             continue
         first_time = not of_stream
+        await connections.lock_fields(connection, connection_id)
         news = await connections.learn_fields(connection, connection_id, stream, unknown)
         of_stream.update(unknown.items())
         for path, before, kind in news:
@@ -97,6 +98,7 @@ async def _note_present(
     for stream, paths in sorted(present.items()):
         before = noted[1].setdefault(stream, set())
         if fresh := paths - before:
+            await connections.lock_fields(connection, connection_id)
             await connections.note_fields(connection, connection_id, job_id, stream, sorted(fresh))
             before |= fresh
 

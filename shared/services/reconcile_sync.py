@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _MOST_ASKED = 5_000
 # A list that was longer than this is not believed when it is suddenly empty.
 _MOST_LOST_AT_ONCE = 5
+# Merged branches are cleared away by the dozen.
+_COMES_AND_GOES = {Stream.BRANCHES}
 
 
 async def reconcile_sync(database: Database, made: Connectors, job_id: UUID, attempt: int) -> int:
@@ -106,7 +108,8 @@ async def _mark_unseen(work: _Work, parts: list[StoredPart]) -> None:
             writer = work.writer(part.read_from)
             absent, known = await writer.count_unseen(part.stream, part.scope)
             # Nobody can be asked about these one by one, so an empty list counts for nothing.
-            suspicious = is_mass_absence(absent, known) or (absent == known > _MOST_LOST_AT_ONCE)
+            mass = is_mass_absence(absent, known) and part.stream not in _COMES_AND_GOES
+            suspicious = mass or (absent == known > _MOST_LOST_AT_ONCE)
             if await work.believes(part.stream, part.scope, absent=absent, known=known, suspicious=suspicious):
                 gone = await writer.mark_unseen(part.stream, part.scope) if absent else 0
                 await sync_ledger.count_deleted(work.connection, part, gone)

@@ -286,6 +286,11 @@ async def mark_backfilled(connection: Connection, connection_id: UUID, *, since:
     )
 
 
+async def lock_fields(connection: Connection, connection_id: UUID) -> None:
+    """Let one page at a time write down fields, until its transaction ends: two would wait for each other's rows."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (str(connection_id),))
+
+
 async def learn_fields(
     connection: Connection, connection_id: UUID, stream: str, types: Mapping[str, str]
 ) -> list[tuple[str, str | None, str]]:

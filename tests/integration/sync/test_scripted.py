@@ -269,6 +269,33 @@ async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: st
             await assert_mirrored(runner, name, world)
 
 
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if not source.variant])
+async def test_what_a_sync_left_when_it_failed_is_read_by_the_next_one(name: str, connected: Connect) -> None:
+    source = SOURCES[name]
+    world = new_world(source)
+    for _ in range(12):
+        world.advance(5)
+        world.create("HARBOR")
+    world.advance(HOUR)
+    with source.small_pages():
+        async with connected(name, world, concurrency=1) as first:
+            calls = await calls_of_a_full_sync(first)
+            for at in range(2, calls + 1, 2):
+                fresh = SyncRunner(
+                    first.database, first.settings, first.tracker, first.connection_settings, first.credentials
+                )
+                await fresh.register()
+                await fresh.execute("update connections set test_passed = true where slug = %s", fresh.slug)
+                fresh.tracker.faults.append(Fault(kind="status", status=401, body="{}", after=at - 1))
+                await fresh.sync()
+                fresh.tracker.faults.clear()
+                world.advance(HOUR)
+
+                assert await fresh.sync() is JobState.COMPLETED
+
+                await assert_mirrored(fresh, name, world)
+
+
 async def calls_of_a_full_sync(runner: SyncRunner) -> int:
     runner.tracker.calls.clear()
     assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
