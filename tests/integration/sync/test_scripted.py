@@ -81,18 +81,25 @@ async def test_edits_inserts_and_deletes_while_paging_lose_nothing(name: str, co
             await assert_mirrored(runner, name, world)
 
 
-async def test_an_index_that_lags_three_minutes_hides_nothing_for_good(connected: Connect) -> None:
-    world = new_world(SOURCES["jira"], index_lag=timedelta(minutes=3))
-    async with connected("jira", world) as runner:
-        for _ in range(10):
+@pytest.mark.parametrize(
+    ("name", "lag"),
+    [
+        ("jira", timedelta(minutes=3)),
+        *((name, source.world["index_lag"]) for name, source in SOURCES.items() if not source.variant),
+    ],
+)
+async def test_lists_that_lag_hide_nothing_for_good(name: str, lag: timedelta, connected: Connect) -> None:
+    world = new_world(SOURCES[name], index_lag=lag)
+    async with connected(name, world) as runner:
+        for step in range(12):
             world.create("HARBOR")
-            world.advance(45)
+            world.advance(lag.total_seconds() * (0.5 + step / 20))
             assert await runner.sync() is JobState.COMPLETED
         world.advance(HOUR)
 
         assert await runner.sync() is JobState.COMPLETED
 
-        await assert_mirrored(runner, "jira", world)
+        await assert_mirrored(runner, name, world)
         assert await census_missed(runner) == 0
 
 
