@@ -3,20 +3,24 @@
 The platform's worker refuses generic annotations of trigger parameters, so inputs are plain `dict`.
 """
 
+import logging
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import azure.durable_functions as df
 
 from functions.durable import starter
 from functions.runtime import runtime
-from shared.domain.errors import SourceError, TributaryError, Trouble
+from shared.domain.errors import SourceError, TributaryError, Trouble, UnavailableError
 from shared.services.announce_retry import announce_wait as announce
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_sync import finish_sync as finish
 from shared.services.plan_sync import plan_sync as plan
 from shared.services.reconcile_sync import reconcile_sync as reconcile
 from shared.services.walk_parts import walk_parts as walk
+
+log = logging.getLogger(__name__)
 
 bp = df.Blueprint()
 
@@ -28,22 +32,36 @@ async def plan_sync(job: dict) -> dict:
     try:
         return {"lanes": await plan(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
     except SourceError as error:
-        told = {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
-        waits = error.trouble is Trouble.RATE_LIMIT
-        until = (error.retry_at or datetime.now(UTC)).isoformat() if waits else None
-        return {"lanes": 0, "error": told, "retryable": error.trouble.retryable, "wait_until": until}
-    except TributaryError as error:
-        if error.retryable:
-            raise
-        return {"lanes": 0, "error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
+        until = error.retry_at.isoformat() if error.trouble is Trouble.RATE_LIMIT and error.retry_at else None
+        return {"lanes": 0, "error": _told(error), "retryable": error.trouble.retryable, "wait_until": until}
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("A step of a sync broke", extra={"action": "sync_broke"})
+        return {"lanes": 0, "error": _told(error)}
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    """What is written of an error that ends a sync. One that is raised instead starts the sync again, for ever."""
+    if isinstance(error, SourceError):
+        return {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
+    if isinstance(error, TributaryError):
+        return {"code": error.code, "detail": error.detail, "hint": error.hint}
+    return {"code": "internal_error", "detail": f"{type(error).__name__} in a step of the sync; the logs know more"}
 
 
 @bp.activity_trigger(input_name="lane")
 async def walk_parts(lane: dict) -> dict:
-    """Work as one lane for a while; {"outcome": …, "until": …}."""
+    """Work as one lane for a while; {"outcome": …, "until": …}, with "error" when it broke."""
     now = await runtime()
-    result = await walk(now.database, now.connectors, now.settings, UUID(lane["job_id"]), lane["attempt"], lane["lane"])
-    return result.to_json()
+    job_id, attempt, number = UUID(lane["job_id"]), lane["attempt"], lane["lane"]
+    try:
+        return (await walk(now.database, now.connectors, now.settings, job_id, attempt, number)).to_json()
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("A step of a sync broke", extra={"action": "sync_broke"})
+        return {"outcome": "stop", "until": None, "error": _told(error)}
 
 
 @bp.activity_trigger(input_name="wait")
@@ -56,9 +74,15 @@ async def announce_wait(wait: dict) -> dict:
 
 @bp.activity_trigger(input_name="job")
 async def reconcile_sync(job: dict) -> dict:
-    """Compare what was seen with what is stored; {"parts": how many were added to ask about differences}."""
+    """Compare what was seen with what is stored; {"parts": how many ask about it}, with "error" when it broke."""
     now = await runtime()
-    return {"parts": await reconcile(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
+    try:
+        return {"parts": await reconcile(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("A step of a sync broke", extra={"action": "sync_broke"})
+        return {"parts": 0, "error": _told(error)}
 
 
 @bp.activity_trigger(input_name="job")

@@ -7,6 +7,7 @@ transport of the client guards which addresses may be reached at all.
 
 import asyncio
 import base64
+import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -251,16 +252,10 @@ class TrackerHTTP:
 
     def _answer(self, response: httpx.Response, content: bytes, read_at: datetime, secrets: Iterable[str]) -> Answer:
         if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
-            data: Any = None
-            if content.strip():
-                try:
-                    data = orjson.loads(content)
-                except orjson.JSONDecodeError as error:
-                    raise _not_json(response) from error
             return Answer(
                 status=response.status_code,
                 headers=response.headers,
-                data=data,
+                data=_decode(response, content) if content.strip() else None,
                 read_at=read_at,
                 url=str(response.url),
                 links=response.links,
@@ -280,6 +275,28 @@ async def _read(response: httpx.Response) -> bytes:
         if len(content) > MOST_ANSWER_BYTES:
             raise SourceError(Trouble.PAYLOAD_INVALID, "The answer is larger than 64 MB")
     return bytes(content)
+
+
+def _decode(response: httpx.Response, content: bytes) -> Any:
+    """The JSON of an answer. Text that was cut in the middle of a character costs that character, not the page."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        with suppress(ValueError, RecursionError):
+            return _mended(json.loads(content.decode(errors="replace"), parse_constant=lambda _: None))
+        raise _not_json(response) from error
+
+
+def _mended(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case list():
+            return [_mended(each) for each in cast("list[Any]", value)]
+        case dict():
+            return {_mended(name): _mended(each) for name, each in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
 
 
 def classify(refusal: Refusal) -> SourceError:

@@ -20,6 +20,9 @@ from shared.domain.stream import Record, Stream
 EVERYTHING = "*"
 """The scope of streams that belong to the whole connection, such as users."""
 
+SCOPE_SETTINGS = ("projects", "repositories", "groups", "tables")
+"""Settings that say which scopes are read; each scope has a time line of its own. Without any the source says which."""
+
 
 class ConnectorSettings(BaseModel):
     """What an admin may set for a connection of any source. The schema draws the wizard's form."""

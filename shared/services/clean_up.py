@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from shared.blobs import Blobs
 from shared.services.accept_import import sent_blob
 from shared.settings import Settings
-from shared.store import audit_log, connections, jobs, request_counts, streams
+from shared.store import audit_log, connections, jobs, request_counts, seen, streams, sync_lines
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
 
@@ -38,6 +38,8 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
         removed += found
         if not found:
             break
+    async with database.connection() as connection:
+        await sync_lines.compact_lines(connection, before=now - timedelta(days=settings.retention_days))
     if removed:
         log.info("Old jobs removed", extra={"action": "jobs_removed", "jobs": removed})
     return removed
@@ -53,6 +55,7 @@ async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, *,
     if not ended:
         return 0
     async with database.transaction() as connection:
+        await seen.forget_jobs(connection, [job.id for job in ended])
         removed = await jobs.delete_jobs(connection, [job.id for job in ended])
         await audit_log.append(
             connection,

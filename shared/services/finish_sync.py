@@ -5,12 +5,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from shared.connectors._protocol import PartKind
 from shared.domain.errors import Trouble
 from shared.domain.job import ENDED, JobState
+from shared.domain.stream import Stream
 from shared.domain.sync import RUNGS, SyncMode, next_rung
 from shared.services.learn_fields import tell_vanished
 from shared.services.schedule_times import next_run
-from shared.store import connections, jobs, streams, sync_ledger
+from shared.store import connections, jobs, seen, sync_ledger
 from shared.store.connections import Schedule
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
@@ -38,11 +40,13 @@ async def finish_sync(
         counts = total_counts(parts)
         level = "info" if state is JobState.COMPLETED else "error"
         await jobs.log(connection, job_id, level, f"Sync {state}", counts=counts, error=why)
-        await streams.forget_seen(connection, job_id)
+        if job.connection_id:
+            await seen.forget_seen(connection, job.connection_id, but=job_id if state is JobState.FAILED else None)
         if job.connection_id and state is not JobState.CANCELLED:
             await _update_schedule(connection, job, state, why, now)
+            if state is JobState.COMPLETED and _read_all_issues(job, parts):
+                await connections.mark_backfilled(connection, job.connection_id, since=job.started_at or job.created_at)
             if state is JobState.COMPLETED and job.sync and job.sync.mode is SyncMode.FULL:
-                await connections.mark_backfilled(connection, job.connection_id)
                 await tell_vanished(connection, job.connection_id, job_id)
     jobs_finished(state)
     log.info("Sync ended", extra={"action": "sync_finished", "job_id": str(job_id), "state": state, "counts": counts})
@@ -69,10 +73,20 @@ def _verdict(job: Job, parts: list[StoredPart], error: dict[str, Any] | None) ->
         return JobState.FAILED, job.error or {"code": "not_planned", "detail": "The sync could not be planned"}
     failed = [part for part in parts if part.state == "failed"]
     unread = [part for part in parts if part.state == "waiting"]
+    if parts and all(part.state == "skipped" for part in parts):
+        return JobState.FAILED, parts[0].error or {"code": "incomplete", "detail": "Nothing could be read"}
     if failed or unread:
         first = next((part.error for part in [*failed, *unread] if part.error), None)
         return JobState.FAILED, first or {"code": "incomplete", "detail": f"{len(unread)} parts were not read"}
     return JobState.COMPLETED, None
+
+
+def _read_all_issues(job: Job, parts: list[StoredPart]) -> bool:
+    """Whether the job read the issues of every scope from the beginning."""
+    if job.sync is None or job.sync.scopes:
+        return False
+    windows = [part for part in parts if part.stream is Stream.ISSUES and part.kind == PartKind.WINDOW]
+    return bool(windows) and all(part.since is None and part.state == "done" for part in windows)
 
 
 async def _update_schedule(
@@ -83,6 +97,9 @@ async def _update_schedule(
         return
     schedule = await connections.find_schedule(connection, job.connection_id, lock=True)
     if schedule is None:
+        return
+    # Named issues say nothing of how scheduled syncs fare, in luck or not; a refused log-in concerns them all.
+    if job.sync is not None and job.sync.mode is SyncMode.KEYS and (why or {}).get("code") not in _PAUSING:
         return
     after = _after_success(schedule, job, now) if state is JobState.COMPLETED else _after_failure(schedule, why, now)
     await connections.save_schedule(connection, after)

@@ -10,7 +10,7 @@ from shared.store import connections, jobs
 from shared.store.database import Connection
 
 # What this worker knows to be in the table already; others may know the same.
-_known: dict[UUID, dict[str, dict[str, str]]] = {}
+_known: dict[UUID, dict[str, set[tuple[str, str]]]] = {}
 # Names that occurred, with or without a value.
 _names: dict[UUID, dict[str, set[str]]] = {}
 # Job → stream → fields that are written down already.
@@ -71,13 +71,14 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
         familiar.update(sent.raw)
         shapes.setdefault(sent.stream, {}).update(shape_of(sent.raw))
     for stream, shape in sorted(shapes.items()):
-        of_stream = known.setdefault(stream, {})
-        unknown = {path: kind for path, kind in shape.items() if of_stream.get(path) != kind}
+        of_stream = known.setdefault(stream, set())
+        unknown = {path: kind for path, kind in shape.items() if (path, kind) not in of_stream}
         if not unknown:
             continue
         first_time = not of_stream
+        await connections.lock_fields(connection, connection_id)
         news = await connections.learn_fields(connection, connection_id, stream, unknown)
-        of_stream |= unknown
+        of_stream.update(unknown.items())
         for path, before, kind in news:
             if before:
                 message = f"{stream}: the field {path} was {before} and is now {kind}"
@@ -97,6 +98,7 @@ async def _note_present(
     for stream, paths in sorted(present.items()):
         before = noted[1].setdefault(stream, set())
         if fresh := paths - before:
+            await connections.lock_fields(connection, connection_id)
             await connections.note_fields(connection, connection_id, job_id, stream, sorted(fresh))
             before |= fresh
 

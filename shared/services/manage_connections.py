@@ -10,18 +10,20 @@ from uuid import uuid4
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, StrictBool, TypeAdapter
 
+from shared.connectors._protocol import SCOPE_SETTINGS
 from shared.domain.caller import Caller
 from shared.domain.errors import ConflictError, InvalidRequestError, NotFoundError
 from shared.security.sealing import Sealer, UnsealError
 from shared.services.open_connector import check_credentials, check_settings, open_credentials, seal_credentials
 from shared.services.schedule_times import next_run
-from shared.store import audit_log, connections, issues, jobs
+from shared.store import audit_log, connections, issues, jobs, sync_lines
 from shared.store.connections import Schedule, StoredConnection
 from shared.store.database import Connection, Database
 
 log = logging.getLogger(__name__)
 
 _URL: TypeAdapter[HttpUrl] = TypeAdapter(HttpUrl)
+_PACE_SETTINGS = frozenset({"concurrency", "payload_days", "index_lag_seconds"})
 # Labels that files and people use.
 RESERVED_SLUGS = frozenset(
     {"manual", "csv", "json", "unaccepted", "file", "sources", "health", "metrics", "credentials"}
@@ -169,6 +171,9 @@ async def change_connection(
         )
         if after is None:
             raise NotFoundError(f"There is no connection {slug!r}")
+        if moved or _question(before) != _question(after):
+            # What an older filter or address left out lies before every cursor: it has to be read from the beginning.
+            await sync_lines.restart_lines(connection, before.id)
         await _audit(connection, caller, "connection.changed", before, after, replaced=sorted(change.credentials or ()))
     return after
 
@@ -194,6 +199,11 @@ def _reseal(
             error.detail, hint="Send all credentials", fields={f"credentials.{name}": "send it too" for name in kept}
         ) from error
     return seal_credentials(sealer, stored.id, check_credentials(stored.source, {**opened, **given}))
+
+
+def _question(stored: StoredConnection) -> dict[str, Any]:
+    """The settings that decide what a scope brings; which scopes there are, and how fast, does not."""
+    return {name: value for name, value in stored.settings.items() if name not in {*SCOPE_SETTINGS, *_PACE_SETTINGS}}
 
 
 async def remove_connection(database: Database, caller: Caller, slug: str) -> None:

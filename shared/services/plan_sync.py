@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from shared.connectors._http import start_tally
 from shared.connectors._protocol import (
     EVERYTHING,
+    SCOPE_SETTINGS,
     Connector,
     ConnectorSettings,
     Gap,
@@ -19,11 +20,12 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
-from shared.domain.errors import InvalidRequestError, SourceError, Trouble
+from shared.domain.errors import InvalidRequestError, SourceError, TributaryError, Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, SyncOptions
 from shared.services.open_connector import Connectors, check_settings
-from shared.store import connections, coverage, jobs, sync_ledger
+from shared.services.wait_turns import unexpected, wait_until
+from shared.store import connections, coverage, jobs, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.jobs import Job
@@ -42,6 +44,16 @@ class Plan:
     windows: list[NewWindow] = field(default_factory=list[NewWindow])
     parts: list[NewPart] = field(default_factory=list[NewPart])
     gaps: list[Gap] = field(default_factory=list[Gap])
+    # What the connection reads, where the whole of it was looked at.
+    reads: "_Reads | None" = None
+
+
+@dataclass(frozen=True)
+class _Reads:
+    streams: Sequence[Stream]
+    scopes: Sequence[str]
+    # Whether the settings say which scopes; else the source does.
+    named: bool
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,10 @@ class _Inputs:
 async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt: int) -> int:
     """Write the parts of a job, once; returns how many lanes may walk them side by side, 0 if there is nothing to do.
 
-    Raises SourceError when the source does not answer; nothing is written then, and it can be planned again.
+    Raises SourceError when the source does not answer, wants no calls yet, or shows nothing of what is to be read; no
+    part is written then, and it can be planned again.
     """
+    now = datetime.now(UTC)
     async with database.connection() as connection:
         job = await jobs.find_job(connection, job_id)
         if job is None or job.attempt != attempt or job.cancel_requested or job.sync is None or not job.connection_id:
@@ -71,11 +85,42 @@ async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt:
         if job.planned_at:
             await sync_ledger.reopen_parts(connection, job_id)
             return settings.concurrency
-        cursors = await sync_ledger.find_cursors(connection, stored.id)
+        if blocked := await connections.find_blocked_until(connection, stored.id, now=now):
+            raise SourceError(Trouble.RATE_LIMIT, "The source wants no calls yet", retry_at=blocked)
+        cursors = await sync_lines.find_cursors(connection, stored.id)
     tally = start_tally()
-    plan = await _make_plan(connector, settings, job.sync, cursors)
+    try:
+        plan = await _make_plan(connector, settings, job.sync, cursors)
+    except SourceError as error:
+        raise await _as_announced(database, stored, error) from error
+    except TributaryError:
+        raise
+    except Exception as error:
+        log.exception("Planning failed", extra={"action": "plan_failed"})
+        raise unexpected(error) from error
+    if plan.gaps and not plan.parts:
+        await _note_nothing(database, job, stored, plan)
     await _save(database, job, stored, plan, requests=tally.requests)
     return min(settings.concurrency, len(plan.parts))
+
+
+async def _as_announced(database: Database, stored: StoredConnection, error: SourceError) -> SourceError:
+    """The error; of a source that says "later", with the time until which everybody now keeps off it."""
+    if error.trouble is not Trouble.RATE_LIMIT:
+        return error
+    until = wait_until(error, datetime.now(UTC))
+    async with database.connection() as connection:
+        await connections.block(connection, stored.id, until)
+    return SourceError(error.trouble, error.detail, status=error.status, retry_at=until, hint=error.hint)
+
+
+async def _note_nothing(database: Database, job: Job, stored: StoredConnection, plan: Plan) -> None:
+    """A sync that may read nothing at all has not succeeded."""
+    async with database.transaction() as connection:
+        await coverage.note_gaps(connection, stored.id, plan.gaps)
+        await jobs.log(connection, job.id, "error", "Nothing can be read", gaps=[gap.scope for gap in plan.gaps])
+    first = plan.gaps[0]
+    raise SourceError(first.trouble, f"Nothing can be read. {first.scope}: {first.detail}", status=first.status)
 
 
 async def _make_plan(
@@ -86,12 +131,15 @@ async def _make_plan(
 ) -> Plan:
     if options.mode is SyncMode.KEYS:
         return Plan(parts=await _plan_keys(connector, options))
-    now = await connector.now()
-    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
     scopes, gaps = await connector.scopes()
+    reads = _reads(connector, settings, scopes, gaps)
+    if gaps and not scopes:
+        return Plan(gaps=list(gaps), reads=reads)
     scopes = _chosen(scopes, options.scopes)
-    inputs = _Inputs(connector, settings, options, scopes, cursors, now - lag)
-    plan = Plan(gaps=list(gaps))
+    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
+    # Before any walk begins: what changes from now on belongs to the next window.
+    inputs = _Inputs(connector, settings, options, scopes, cursors, await connector.now() - lag)
+    plan = Plan(gaps=list(gaps), reads=reads)
     for stream in _streams(connector, settings, options):
         traits = connector.streams[stream]
         chosen = scopes if traits.per_scope else [Scope(EVERYTHING, EVERYTHING)]
@@ -102,6 +150,15 @@ async def _make_plan(
             else:
                 _plan_scope(plan, inputs, stream, scope, found)
     return plan
+
+
+def _reads(connector: Connector, settings: ConnectorSettings, scopes: Sequence[Scope], gaps: Sequence[Gap]) -> _Reads:
+    named = any(getattr(settings, name, ()) for name in SCOPE_SETTINGS)
+    places = [EVERYTHING, *(scope.id for scope in scopes), *(gap.scope for gap in gaps)]
+    wanted = settings.streams or tuple(connector.streams)
+    parents = [parent for child in wanted if (parent := connector.streams[child].parent)]
+    # Scopes are told as gaps of the stream that lists them, whether it is wanted or not.
+    return _Reads([*wanted, *parents, *(gap.stream for gap in gaps)], places, named)
 
 
 async def _pieces(inputs: _Inputs, stream: Stream, traits: StreamTraits, scope: Scope) -> list[Part] | Gap:
@@ -171,11 +228,20 @@ async def _save(database: Database, job: Job, stored: StoredConnection, plan: Pl
         current = await jobs.lock_job(connection, job.id)
         if current is None or current.attempt != job.attempt or current.planned_at:
             return
-        await sync_ledger.abandon_windows(connection, stored.id, job.id)
+        if plan.windows:
+            await sync_lines.abandon_windows(connection, stored.id, job.id)
         await sync_ledger.save_plan(
             connection, job_id=job.id, connection_id=stored.id, windows=plan.windows, parts=plan.parts
         )
         await sync_ledger.count_requests(connection, job.id, requests)
+        if plan.reads:
+            await coverage.forget_elsewhere(
+                connection,
+                stored.id,
+                streams=plan.reads.streams,
+                scopes=plan.reads.scopes,
+                absences=plan.reads.named,
+            )
         await coverage.note_gaps(connection, stored.id, plan.gaps)
         await jobs.mark_planned(connection, job.id, parts=len(plan.parts))
         level = "warning" if plan.gaps else "info"

@@ -5,16 +5,17 @@ is marked; when suspiciously much is missing at once nothing is asked or marked 
 """
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from shared.connectors._protocol import Absence, Connector, Gap, PartKind
+from shared.connectors._protocol import SCOPE_SETTINGS, Absence, Connector, Gap, PartKind
 from shared.domain.errors import Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import SyncMode, is_mass_absence
-from shared.services.open_connector import Connectors
+from shared.services.open_connector import Connectors, check_settings
 from shared.services.plan_sync import keys_parts
-from shared.store import connections, coverage, jobs, streams, sync_ledger
+from shared.store import connections, coverage, jobs, seen, streams, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
@@ -24,30 +25,79 @@ from shared.store.sync_ledger import StoredPart
 log = logging.getLogger(__name__)
 
 _MOST_ASKED = 5_000
+# A list that was longer than this is not believed when it is suddenly empty.
+_MOST_LOST_AT_ONCE = 5
+# Merged branches are cleared away by the dozen.
+_COMES_AND_GOES = {Stream.BRANCHES}
 
 
 async def reconcile_sync(database: Database, made: Connectors, job_id: UUID, attempt: int) -> int:
-    """Compare once, when all parts were walked; returns how many parts were added for what has to be asked."""
+    """Compare once in an attempt, when all parts were walked; returns how many parts ask about differences."""
     async with database.transaction() as connection:
         job = await jobs.lock_job(connection, job_id)
         if job is None or job.attempt != attempt or job.cancel_requested or not job.connection_id or job.sync is None:
             return 0
         stored = await connections.find_by_id(connection, job.connection_id)
         parts = await sync_ledger.list_parts(connection, job_id)
-        if stored is None or any(part.kind == PartKind.KEYS for part in parts):
+        if stored is None:
             return 0
+        if job.compared_attempt is not None and job.compared_attempt >= attempt:
+            return sum(part.kind == PartKind.KEYS and part.state == "waiting" for part in parts)
+        await jobs.mark_compared(connection, job_id, attempt)
+        work = _Work(connection, job, stored)
         connector = await made.of(connection, stored)
-        cursors = await sync_ledger.find_cursors(connection, stored.id)
+        cursors = await sync_lines.find_cursors(connection, stored.id)
         added = 0
         for part in _whole_scopes(job, parts):
-            compare = _Compare(connection, job, stored, connector, part)
-            added += await compare.run(cursors.get((part.stream, part.scope)))
-        await _mark_unseen(connection, job, stored, parts)
-        await streams.forget_seen(connection, job_id)
+            added += await _Compare(work, connector, part).run(cursors.get((part.stream, part.scope)))
+        await _mark_unseen(work, parts)
+        await _tell_unlisted(work, parts)
     return added
 
 
-async def _mark_unseen(connection: Connection, job: Job, stored: StoredConnection, parts: list[StoredPart]) -> None:
+@dataclass(frozen=True)
+class _Work:
+    """A comparison at work."""
+
+    connection: Connection
+    job: Job
+    stored: StoredConnection
+
+    @property
+    def accepts_absences(self) -> bool:
+        """Whether a person said that what is missing is gone."""
+        return self.job.sync is not None and self.job.sync.accept_absences
+
+    def writer(self, read_at: datetime) -> Writer:
+        """Writes for a reading that began then."""
+        return Writer(self.connection, source=self.stored.slug, job_id=self.job.id, read_at=read_at)
+
+    async def believes(self, stream: Stream, scope: str, *, absent: int, known: int, suspicious: bool) -> bool:
+        """Whether what is missing may be marked; if not, that is told, and shown until a comparison finds it well."""
+        if not suspicious or self.accepts_absences:
+            await coverage.close_absences(self.connection, self.stored.id, stream, scope)
+            return True
+        detail = f"{absent} of {known} {stream} of {scope} are missing at once; none was marked as gone"
+        await self.doubt(stream, scope, Trouble.PERMISSION_DENIED, detail)
+        return False
+
+    async def doubt(self, stream: Stream, scope: str, trouble: Trouble, detail: str) -> None:
+        """Tell of something that only a person can judge."""
+        await self.tell("error", stream, scope, detail, [])
+        advice = f"{detail}. Check the account's permissions, or sync with accept_absences"
+        gap = Gap(stream, scope, trouble, advice)
+        await coverage.note_gaps(self.connection, self.stored.id, [gap], absences=True)
+
+    async def tell(
+        self, level: str, stream: Stream, scope: str, message: str, records: list[tuple[str, str | None]]
+    ) -> None:
+        """Log a difference."""
+        examples = [key or external_id for external_id, key in records[:5]]
+        await jobs.log(self.connection, self.job.id, level, message, examples=examples)
+        log.warning(message, extra={"action": "census_difference", "stream": stream, "scope": scope})
+
+
+async def _mark_unseen(work: _Work, parts: list[StoredPart]) -> None:
     """What no finished snapshot of a stream showed is gone. People may be in several scopes, so all of those count."""
     snapshots = [part for part in parts if part.kind == PartKind.SNAPSHOT]
     broken = {part.stream for part in snapshots if part.state != "done" or part.gaps}
@@ -55,9 +105,37 @@ async def _mark_unseen(connection: Connection, job: Job, stored: StoredConnectio
         if part.stream in broken and (part.stream is Stream.USERS or part.state != "done" or part.gaps):
             continue
         if part.read_from is not None:
-            writer = Writer(connection, source=stored.slug, job_id=job.id, read_at=part.read_from)
-            gone = await writer.mark_unseen(part.stream, part.scope)
-            await sync_ledger.count_deleted(connection, part, gone)
+            writer = work.writer(part.read_from)
+            absent, known = await writer.count_unseen(part.stream, part.scope)
+            # Nobody can be asked about these one by one, so an empty list counts for nothing.
+            mass = is_mass_absence(absent, known) and part.stream not in _COMES_AND_GOES
+            suspicious = mass or (absent == known > _MOST_LOST_AT_ONCE)
+            if await work.believes(part.stream, part.scope, absent=absent, known=known, suspicious=suspicious):
+                gone = await writer.mark_unseen(part.stream, part.scope) if absent else 0
+                await sync_ledger.count_deleted(work.connection, part, gone)
+
+
+async def _tell_unlisted(work: _Work, parts: list[StoredPart]) -> None:
+    """Issues of scopes that the source does not list any more, where it is the source who says which there are."""
+    censuses = [part for part in parts if part.kind == PartKind.CENSUS and part.stream is Stream.ISSUES]
+    settings = check_settings(work.stored.source, work.stored.settings)
+    chosen = work.job.sync is None or work.job.sync.scopes or any(getattr(settings, n, ()) for n in SCOPE_SETTINGS)
+    if chosen or not censuses:
+        return
+    gaps = {gap["scope"] for gap in await coverage.list_gaps(work.connection, work.stored.id) if not gap["absences"]}
+    listed = {part.scope for part in parts} | gaps
+    for scope, issues in (await streams.count_by_scope(work.connection, work.stored.slug)).items():
+        if scope in listed:
+            continue
+        if work.accepts_absences:
+            gone = await streams.mark_scope_gone(
+                work.connection, work.stored.slug, work.job.id, scope, Absence.DELETED_OR_HIDDEN
+            )
+            await sync_ledger.count_deleted(work.connection, censuses[0], gone)
+            await coverage.close_absences(work.connection, work.stored.id, Stream.ISSUES, scope)
+        else:
+            detail = f"{scope} is not listed any more; its {issues} issues were not marked as gone"
+            await work.doubt(Stream.ISSUES, scope, Trouble.NOT_FOUND, detail)
 
 
 def _whole_scopes(job: Job, parts: list[StoredPart]) -> list[StoredPart]:
@@ -79,60 +157,47 @@ def _whole_scopes(job: Job, parts: list[StoredPart]) -> list[StoredPart]:
 class _Compare:
     """The comparison of one scope."""
 
-    def __init__(
-        self, connection: Connection, job: Job, stored: StoredConnection, connector: Connector, part: StoredPart
-    ) -> None:
-        self._connection = connection
-        self._job = job
-        self._stored = stored
+    def __init__(self, work: _Work, connector: Connector, part: StoredPart) -> None:
+        self._work = work
         self._connector = connector
         self._part = part
         self._stream = part.stream
         self._scope = part.scope
-        self._began = part.read_from or job.created_at
+        self._began = part.read_from or work.job.created_at
 
     async def run(self, cursor: datetime | None) -> int:
         """Compare, tell, and add parts for what has to be asked; returns how many."""
-        found = await streams.compare_seen(
-            self._connection,
-            source=self._stored.slug,
-            job_id=self._job.id,
-            stream=self._stream,
-            scope=self._scope,
+        work, stream, scope = self._work, self._stream, self._scope
+        found = await seen.compare_seen(
+            work.connection,
+            source=work.stored.slug,
+            job_id=work.job.id,
+            stream=stream,
+            scope=scope,
             began=self._began,
             cursor=cursor,
         )
-        absent, missed = found.absent, found.missed
+        missed = found.missed
         if missed:
-            await self._tell(
-                "warning", f"{len(missed)} {self._stream} of {self._scope} were missed by earlier syncs", missed
-            )
-        accepted = self._job.sync is not None and self._job.sync.accept_absences
-        if is_mass_absence(len(absent), found.known) and not accepted:
-            await self._refuse(len(absent), found.known)
-            absent = []
-        elif absent and self._stream is not Stream.ISSUES:
-            # Only issues can be asked for one by one; a finished list of the others is the source's word.
-            writer = Writer(self._connection, source=self._stored.slug, job_id=self._job.id, read_at=self._began)
-            gone = await writer.mark_gone(self._stream, [each for each, _ in absent], Absence.DELETED)
-            await sync_ledger.count_deleted(self._connection, self._part, gone)
-            absent = []
-        if self._stream is not Stream.ISSUES:
+            message = f"{len(missed)} {stream} of {scope} were missed by earlier syncs"
+            await work.tell("warning", stream, scope, message, missed)
+        absent, known = len(found.absent), found.known
+        suspicious = is_mass_absence(absent, known)
+        believed = await work.believes(stream, scope, absent=absent, known=known, suspicious=suspicious)
+        if stream is not Stream.ISSUES:
+            await self._mark_gone(found.absent if believed else [])
             return 0
-        asked = [*absent, *missed][:_MOST_ASKED]
+        return await self._ask([*(found.absent if believed else []), *missed][:_MOST_ASKED])
+
+    async def _mark_gone(self, absent: list[tuple[str, str | None]]) -> None:
+        """Only issues can be asked for one by one; a finished list of the others is the source's word."""
+        if absent:
+            writer = self._work.writer(self._began)
+            gone = await writer.mark_gone(self._stream, [each for each, _ in absent], Absence.DELETED)
+            await sync_ledger.count_deleted(self._work.connection, self._part, gone)
+
+    async def _ask(self, asked: list[tuple[str, str | None]]) -> int:
         parts = keys_parts(self._connector, asked, scope=self._scope)
         if parts:
-            await sync_ledger.add_parts(self._connection, self._job.id, parts)
+            await sync_ledger.add_parts(self._work.connection, self._work.job.id, parts)
         return len(parts)
-
-    async def _refuse(self, absent: int, known: int) -> None:
-        detail = f"{absent} of {known} {self._stream} of {self._scope} are missing at once; none was marked as gone"
-        await self._tell("error", detail, [])
-        advice = f"{detail}. Check the account's permissions, or sync with accept_absences"
-        gap = Gap(self._stream, self._scope, Trouble.PERMISSION_DENIED, advice)
-        await coverage.note_gaps(self._connection, self._stored.id, [gap])
-
-    async def _tell(self, level: str, message: str, records: list[tuple[str, str | None]]) -> None:
-        examples = [key or external_id for external_id, key in records[:5]]
-        await jobs.log(self._connection, self._job.id, level, message, examples=examples)
-        log.warning(message, extra={"action": "census_difference", "stream": self._stream, "scope": self._scope})

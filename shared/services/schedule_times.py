@@ -1,6 +1,6 @@
 """When a schedule runs next."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import CroniterBadDateError, croniter
@@ -14,7 +14,7 @@ def next_run(cron: str, time_zone: str, after: datetime) -> datetime:
     """The first time after a moment that a cron line names, read in a time zone. InvalidRequestError if it is wrong.
 
     Across a change of clocks a run at a fixed hour stays at that hour; one in the hour that is left out moves to the
-    next one, and one in the hour that comes twice runs once.
+    next one, and one in the hour that comes twice runs once. Runs of every hour go on through both.
     """
     try:
         zone = ZoneInfo(time_zone)
@@ -31,9 +31,43 @@ def next_run(cron: str, time_zone: str, after: datetime) -> datetime:
             fields={"cron": "not valid"},
         )
     try:
-        found: datetime = croniter(cron, after.astimezone(zone)).get_next(datetime)
+        return _next_by_clock(cron, zone, after) if cron.split()[1][0] == "*" else _next_by_wall(cron, zone, after)
     except CroniterBadDateError as error:
         raise InvalidRequestError(
-            f"{cron!r} names no day that ever comes", hint="Such as 30 February", fields={"cron": "never runs"}
+            f"{cron!r} names a day that never comes", hint="Look at its day and month", fields={"cron": "never comes"}
         ) from error
-    return found.astimezone(UTC)
+
+
+def _next_by_wall(cron: str, zone: tzinfo, after: datetime) -> datetime:
+    """Of a fixed hour: what clocks on the wall show; the first time, if they show it twice."""
+    wall = after.astimezone(zone).replace(tzinfo=None)
+    while True:
+        wall = croniter(cron, wall).get_next(datetime)
+        found = wall.replace(tzinfo=zone).astimezone(UTC)
+        if found > after:
+            return found
+
+
+def _next_by_clock(cron: str, zone: tzinfo, after: datetime) -> datetime:
+    """Of every hour, or every few: clocks that do not change, and from a change on as they are set then."""
+    offset = _offset(zone, after)
+    while True:
+        found: datetime = croniter(cron, after.astimezone(timezone(offset))).get_next(datetime)
+        if _offset(zone, found) == offset:
+            return found.astimezone(UTC)
+        change = _find_change(zone, after, found)
+        after, offset = change - timedelta(seconds=1), _offset(zone, change)
+
+
+def _offset(zone: tzinfo, moment: datetime) -> timedelta:
+    return moment.astimezone(zone).utcoffset() or timedelta(0)
+
+
+def _find_change(zone: tzinfo, before: datetime, behind: datetime) -> datetime:
+    """The first full second at which clocks show another offset than they did before."""
+    early, late = int(before.timestamp()), int(behind.timestamp())
+    while late - early > 1:
+        middle = (early + late) // 2
+        same = _offset(zone, datetime.fromtimestamp(middle, UTC)) == _offset(zone, before)
+        early, late = (middle, late) if same else (early, middle)
+    return datetime.fromtimestamp(late, UTC)

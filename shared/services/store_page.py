@@ -21,7 +21,8 @@ from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection
 from shared.store.jobs import Job
-from shared.store.streams import Row, Writer, columns_of, note_seen
+from shared.store.seen import note_seen
+from shared.store.streams import Row, Writer, columns_of
 from shared.store.sync_ledger import StoredPart
 
 # Parents before children, and always in one order, so that two pages never wait for each other's rows.

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from uuid import UUID
 
 from shared.connectors._http import start_tally
-from shared.connectors._protocol import Connector, Gap, Page, Part, PartKind, Quota
+from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
 from shared.services.learn_fields import learn_fields
 from shared.services.open_connector import Connectors
 from shared.services.store_page import normalize_page, store_page
+from shared.services.wait_turns import hold_until, unexpected, wait_until
 from shared.settings import Settings
-from shared.store import connections, coverage, jobs, sync_ledger
+from shared.store import connections, coverage, jobs, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.jobs import Job
@@ -30,8 +31,6 @@ from shared.telemetry import log_context
 
 log = logging.getLogger(__name__)
 
-# Where a source says "later" without saying when.
-_DEFAULT_WAIT = timedelta(seconds=60)
 _RETRY_SECONDS = (2, 4, 8, 30, 120)
 # More would only wait for each other: the connector lets as many requests out as its settings allow.
 _WALKERS = 2
@@ -49,6 +48,14 @@ class LaneResult:
     def to_json(self) -> dict[str, Any]:
         """For the orchestration."""
         return {"outcome": self.outcome, "until": self.until.isoformat() if self.until else None}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What became of a page: the part as it is now, or how the walk ends instead."""
+
+    part: StoredPart | None
+    ends: LaneResult | None = None
 
 
 @dataclass(frozen=True)
@@ -121,27 +128,30 @@ async def _next_part(work: _Walker, deadline: float) -> LaneResult | None:
             raise
         except Exception as error:
             log.exception("Part failed", extra={"action": "part_failed"})
-            return await _fail(work, part, _unexpected(error))
+            return await _fail(work, part, unexpected(error))
 
 
 async def _walk(work: _Walker, part: StoredPart, deadline: float) -> LaneResult | None:
     """Read and store page after page; the next one is on its way while one is stored."""
+    if held := hold_until(part, work.connector.quota, datetime.now(UTC)):
+        return LaneResult("wait", held)
     asked = Part(kind=PartKind(part.kind), stream=part.stream, scope=part.scope, since=part.since, query=part.query)
     reading = asyncio.create_task(_read(work.connector, asked, part.position))
     try:
         while True:
             page, used = await reading
             in_time = time.monotonic() < deadline
-            if page.next is not None and in_time:
+            held = hold_until(part, work.connector.quota, datetime.now(UTC))
+            if page.next is not None and in_time and not held:
                 reading = asyncio.create_task(_read(work.connector, asked, page.next))
             stored = await _store(work, part, page, used)
-            if stored is None:
-                return LaneResult("stop")
-            if page.next is None:
-                return None
+            if stored.part is None or page.next is None:
+                return stored.ends
+            if stored.ends or held:
+                return stored.ends or LaneResult("wait", held)
             if not in_time:
                 return LaneResult("more")
-            part = stored
+            part = stored.part
     finally:
         if not reading.done():
             reading.cancel()
@@ -154,8 +164,8 @@ async def _read(connector: Connector, part: Part, position: Mapping[str, Any] | 
     return await connector.fetch(part, position), tally.requests
 
 
-async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> StoredPart | None:
-    """Store a page and give the part as it is now; None if it, or the job, is not ours any more."""
+async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> _Stored:
+    """Store a page, unless it, or the job, is not ours any more."""
     first_row = 1 + sum(sum(of.values()) for of in part.counts.values())
     # Not in a thread: it would hold the interpreter in slices of 5 ms against every answer of the database.
     normalized = normalize_page(work.connector.normalize, page, first_row=first_row)
@@ -163,11 +173,13 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
         locked = await sync_ledger.lock_part(connection, part.job_id, part.number)
         job = await jobs.find_job(connection, part.job_id)
         if job is None or job.attempt != work.job.attempt or job.cancel_requested:
-            return None
-        # A twin of this lane may have stored this page before us: then it is at work, not we.
+            return _Stored(None, LaneResult("stop"))
+        # A twin of this lane may have stored this page before us: then we go on from where it is.
         if locked is None or locked.state != "waiting" or locked.position != part.position:
-            return None
-        cursors = await sync_ledger.find_cursors(connection, work.stored.id) if part.kind == PartKind.CENSUS else {}
+            return _Stored(None)
+        cursor_at = None
+        if part.kind == PartKind.CENSUS:
+            cursor_at = await sync_lines.find_cursor(connection, work.stored.id, part.stream, part.scope)
         await store_page(
             connection,
             stored=work.stored,
@@ -176,16 +188,18 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
             page=page,
             normalized=normalized,
             requests=requests,
-            cursor_at=cursors.get((part.stream, part.scope)),
+            cursor_at=cursor_at,
         )
         await learn_fields(connection, work.stored.id, work.job.id, page)
         if work.connector.quota and page.next is None:
             await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
-        return await sync_ledger.lock_part(connection, part.job_id, part.number)
+        blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))
+        now_at = await sync_ledger.lock_part(connection, part.job_id, part.number)
+        return _Stored(now_at, LaneResult("wait", blocked) if blocked and page.next is not None else None)
 
 
 async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResult | None:
-    """Write down what went wrong, and decide who goes on and when."""
+    """Write down what went wrong, and decide who goes on and when; nothing, if the part is another's by now."""
     now = datetime.now(UTC)
     log.warning(
         "Part could not be read",
@@ -194,13 +208,15 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
     told = {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
     async with work.database.transaction() as connection:
         if error.trouble is Trouble.RATE_LIMIT:
-            until = error.retry_at or now + _DEFAULT_WAIT
+            until = wait_until(error, now)
             await connections.block(connection, work.stored.id, until)
             await sync_ledger.release_part(connection, part)
             return LaneResult("wait", until)
         state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
-        await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
-        if state != "waiting":
+        ours = await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
+        if not ours:
+            return None
+        if state != "waiting" and not _is_asked_for(part):
             gap = Gap(part.stream, part.scope, error.trouble, error.detail, error.status)
             await coverage.note_gaps(connection, work.stored.id, [gap])
         level = "warning" if state == "waiting" else "error"
@@ -212,7 +228,7 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
 
 def _sentence(part: StoredPart, error: SourceError, tries: int, now: datetime) -> tuple[str, datetime | None]:
     """What becomes of a part whose step failed: its state, and when it is tried again."""
-    if error.trouble in _SKIPS_SCOPE:
+    if error.trouble in _SKIPS_SCOPE and not _is_asked_for(part):
         return "skipped", None
     if not error.trouble.retryable or part.attempts + 1 >= tries:
         return "failed", None
@@ -220,10 +236,9 @@ def _sentence(part: StoredPart, error: SourceError, tries: int, now: datetime) -
     return "waiting", max(error.retry_at or now, now + wait)
 
 
-def _unexpected(error: Exception) -> SourceError:
-    return SourceError(
-        Trouble.SCHEMA_CHANGED, f"{type(error).__name__} while reading an answer; the logs know more", status=None
-    )
+def _is_asked_for(part: StoredPart) -> bool:
+    """Whether people named what the part reads: no scope is read less well for it, and they must not be told "done"."""
+    return part.kind == PartKind.KEYS and part.scope == EVERYTHING
 
 
 def quota_json(quota: Quota) -> dict[str, Any]:

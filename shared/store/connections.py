@@ -154,9 +154,25 @@ async def save_credentials(connection: Connection, connection_id: UUID, credenti
 
 
 async def block(connection: Connection, connection_id: UUID, until: datetime) -> None:
-    """Hold every worker off a source that said "later"."""
+    """Hold every worker off a source that said "later", with all connections of the same account.
+
+    Sources count calls by account, not by token; who the account is, a connection's test found out.
+    """
     await connection.execute(
-        "update connections set blocked_until = greatest(blocked_until, %s) where id = %s", (until, connection_id)
+        """
+        with concerned as (
+            select other.id from connections mine
+              join connections other
+                on other.id = mine.id
+                or (other.source = mine.source and other.base_url = mine.base_url
+                    and other.test ->> 'account' = mine.test ->> 'account')
+             where mine.id = %s
+             order by other.id for update of other
+        )
+        update connections set blocked_until = greatest(blocked_until, %s)
+          from concerned where connections.id = concerned.id
+        """,
+        (connection_id, until),
     )
 
 
@@ -213,13 +229,14 @@ async def save_schedule(connection: Connection, schedule: Schedule) -> None:
 async def claim_due(connection: Connection, *, now: datetime, limit: int = 50) -> list[tuple[Schedule, bool]]:
     """Schedules that are due, held until the transaction ends, and whether their connection is at work already.
 
-    Only connections whose last test passed are due.
+    Only connections whose last test passed are due. Reading named issues keeps no connection from its schedule.
     """
     cursor = await connection.execute(
         """
         select schedules.*,
                exists (select from jobs where jobs.connection_id = schedules.connection_id
-                                          and jobs.state in ('queued', 'processing', 'retrying')) as busy
+                                          and jobs.state in ('queued', 'processing', 'retrying')
+                                          and jobs.sync ->> 'mode' <> 'keys') as busy
           from schedules
           join connections on connections.id = schedules.connection_id
          where next_run_at <= %s and not paused and active and test_passed
@@ -262,18 +279,29 @@ async def replace_tracked(
     return [row["account"] for row in await added.fetchall()], gone
 
 
-async def mark_backfilled(connection: Connection, connection_id: UUID) -> None:
-    """Note that the history of every watched account was read."""
+async def mark_backfilled(connection: Connection, connection_id: UUID, *, since: datetime) -> None:
+    """Note that a reading that began then read the history of every account that was watched."""
     await connection.execute(
-        "update tracked_users set backfilled_at = now() where connection_id = %s and backfilled_at is null",
-        (connection_id,),
+        """
+        update tracked_users set backfilled_at = now()
+         where connection_id = %s and backfilled_at is null and added_at <= %s
+        """,
+        (connection_id, since),
     )
+
+
+async def lock_fields(connection: Connection, connection_id: UUID) -> None:
+    """Let one page at a time write down fields, until its transaction ends: two would wait for each other's rows."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (str(connection_id),))
 
 
 async def learn_fields(
     connection: Connection, connection_id: UUID, stream: str, types: Mapping[str, str]
 ) -> list[tuple[str, str | None, str]]:
-    """Remember fields; returns those that are new or have another type: (path, type before, type)."""
+    """Remember fields; returns those that are new or have a type they never had: (path, types before, type).
+
+    A field may have several types, joined by ` or `; one that changes to and fro is told once.
+    """
     cursor = await connection.execute(
         """
         with incoming as (
@@ -284,12 +312,17 @@ async def learn_fields(
             insert into known_fields (connection_id, stream, path, type)
             select %(connection)s, %(stream)s, path, type from incoming order by path
                 on conflict (connection_id, stream, path) do update
-               set type = excluded.type, vanished_at = null
-             where known_fields.type <> excluded.type or known_fields.vanished_at is not null
+               set type = case when excluded.type = any(string_to_array(known_fields.type, ' or '))
+                               then known_fields.type else known_fields.type || ' or ' || excluded.type end,
+                   vanished_at = null
+             where excluded.type <> all(string_to_array(known_fields.type, ' or '))
+                or known_fields.vanished_at is not null
+            returning path
         )
+        -- Of two pages that learn the same at once, only the one that wrote it tells it.
         select incoming.path, before.type as was, incoming.type
-          from incoming left join before using (path)
-         where before.type is distinct from incoming.type
+          from incoming join written using (path) left join before using (path)
+         where before.type is null or incoming.type <> all(string_to_array(before.type, ' or '))
         """,
         {"connection": connection_id, "stream": stream, "paths": list(types), "types": list(types.values())},
     )

@@ -25,17 +25,20 @@ class Refused(Protocol):
     def detail(self) -> str: ...
 
 
-async def note_gaps(connection: Connection, connection_id: UUID, gaps: Iterable[Refused]) -> None:
-    """Keep what could not be read; the time since when stays."""
+async def note_gaps(
+    connection: Connection, connection_id: UUID, gaps: Iterable[Refused], *, absences: bool = False
+) -> None:
+    """Keep what could not be read; the time since when stays. `absences`: only a comparison can take it back."""
     for gap in gaps:
         await connection.execute(
             """
-            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail)
-            values (%s, %s, %s, %s, %s, %s)
+            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail, absences)
+            values (%s, %s, %s, %s, %s, %s, %s)
                 on conflict (connection_id, stream, scope) do update
-               set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail, last_seen_at = now()
+               set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail,
+                   absences = excluded.absences, last_seen_at = now()
             """,
-            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail),
+            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail, absences),
         )
 
 
@@ -47,16 +50,49 @@ async def close_gaps(
         """
         delete from coverage_gaps
          where connection_id = %s and stream = any(%s) and (scope = %s or starts_with(scope, %s)) and last_seen_at < %s
+           and not absences
         """,
         (connection_id, [stream.value for stream in streams], scope, f"{scope}:", before),
     )
 
 
+async def close_absences(connection: Connection, connection_id: UUID, stream: Stream, scope: str) -> None:
+    """Forget that suspiciously much of a scope was missing."""
+    await connection.execute(
+        "delete from coverage_gaps where connection_id = %s and stream = %s and scope = %s and absences",
+        (connection_id, stream, scope),
+    )
+
+
+async def forget_elsewhere(
+    connection: Connection, connection_id: UUID, *, streams: Sequence[Stream], scopes: Sequence[str], absences: bool
+) -> None:
+    """Forget gaps of streams, of scopes and of places in them, that the connection does not read any more.
+
+    With `absences` also what comparisons told of them: then the settings leave them out, and nothing is missing.
+    """
+    await connection.execute(
+        """
+        delete from coverage_gaps
+         where connection_id = %(connection)s
+           and (stream <> all(%(streams)s)
+                or (scope <> all(%(scopes)s) and split_part(scope, ':', 1) <> all(%(scopes)s)
+                    and (not absences or %(absences)s)))
+        """,
+        {
+            "connection": connection_id,
+            "streams": [stream.value for stream in streams],
+            "scopes": list(scopes),
+            "absences": absences,
+        },
+    )
+
+
 async def list_gaps(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
-    """What cannot be read: stream, scope, trouble, status, detail, since, last_seen_at."""
+    """What cannot be read: stream, scope, trouble, status, detail, since, last_seen_at, absences."""
     cursor = await connection.execute(
         """
-        select stream, scope, trouble, status, detail, since, last_seen_at from coverage_gaps
+        select stream, scope, trouble, status, detail, since, last_seen_at, absences from coverage_gaps
          where connection_id = %s order by since, stream, scope limit 1000
         """,
         (connection_id,),

@@ -40,6 +40,7 @@ class Job(BaseModel):
     attempt: int
     layout: dict[str, Any] | None
     planned_at: datetime | None
+    compared_attempt: int | None
     rows_total: int | None
     batches_total: int | None
     error: dict[str, Any] | None
@@ -229,6 +230,11 @@ async def mark_planned(connection: Connection, job_id: UUID, *, parts: int) -> N
     )
 
 
+async def mark_compared(connection: Connection, job_id: UUID, attempt: int) -> None:
+    """Note that an attempt at a sync has compared what was seen with what is stored."""
+    await connection.execute("update jobs set compared_attempt = %s where id = %s", (attempt, job_id))
+
+
 async def mark_retrying(connection: Connection, job_id: UUID, *, until: datetime) -> None:
     """Show that the job waits before its next try."""
     await connection.execute(
@@ -263,13 +269,18 @@ async def end_job(
 
 
 async def request_cancel(connection: Connection, job_id: UUID) -> Job | None:
-    """Cancel a waiting job at once, or ask a running one to stop; None if it has ended."""
+    """Cancel a waiting job at once, or ask a running one to stop; None if it has ended.
+
+    A sync that waits for its source may do so for an hour; none of it is at work, and it finds itself cancelled then.
+    """
     cursor = await connection.execute(
         """
         update jobs
            set cancel_requested = true, updated_at = now(),
-               state = case state when 'queued' then 'cancelled' else state end,
-               finished_at = case state when 'queued' then now() end
+               state = case when state = 'queued' or (state = 'retrying' and kind = 'sync') then 'cancelled'
+                            else state end,
+               retry_at = case when state = 'retrying' and kind = 'sync' then null else retry_at end,
+               finished_at = case when state = 'queued' or (state = 'retrying' and kind = 'sync') then now() end
          where id = %s and state in ('queued', 'processing', 'retrying')
         returning *
         """,

@@ -45,6 +45,7 @@ class _Statements(NamedTuple):
     mark_children: sql.Composed
     mark_gone: sql.Composed
     mark_unseen: sql.Composed
+    count_unseen: sql.Composed
 
 
 def columns_of(stream: Stream) -> list[str]:
@@ -84,6 +85,13 @@ def _statements(stream: Stream) -> _Statements:
          where import_source = %(source)s and deleted_at is null and (read_at is null or read_at <= %(read_at)s)
         """
     ).format(table)
+    unseen = sql.SQL(
+        """
+        not exists (select from seen_ids
+                     where seen_ids.job_id = %(job_id)s and seen_ids.stream = %(stream)s
+                       and seen_ids.external_id = {}.external_id)
+        """
+    ).format(table)
     return _Statements(
         hold=hold,
         lock=sql.SQL("{} order by external_id for update").format(hold),
@@ -116,14 +124,14 @@ def _statements(stream: Stream) -> _Statements:
         ),
         mark_children=sql.SQL("{} and issue_id = any(%(issues)s) and external_id <> all(%(ids)s)").format(mark),
         mark_gone=sql.SQL("{} and external_id = any(%(ids)s) returning external_id").format(mark),
-        mark_unseen=sql.SQL(
+        mark_unseen=sql.SQL("{} and scope = %(scope)s and {}").format(mark, unseen),
+        count_unseen=sql.SQL(
             """
-            {} and scope = %(scope)s and not exists (
-                select from seen_ids
-                 where seen_ids.job_id = %(job_id)s and seen_ids.stream = %(stream)s
-                   and seen_ids.external_id = {}.external_id)
+            select count(*) as known,
+                   count(*) filter (where (read_at is null or read_at <= %(read_at)s) and {}) as absent
+              from {} where import_source = %(source)s and deleted_at is null and scope = %(scope)s
             """
-        ).format(mark, table),
+        ).format(unseen, table),
     )
 
 
@@ -178,6 +186,14 @@ class Writer:
             _statements(stream).mark_gone, {**self._values, "ids": list(ids), "absence": absence}
         )
         return cursor.rowcount
+
+    async def count_unseen(self, stream: Stream, scope: str) -> tuple[int, int]:
+        """How many records mark_unseen would mark, and how many there are: (absent, known)."""
+        cursor = await self._connection.execute(
+            _statements(stream).count_unseen, {**self._values, "scope": scope, "stream": stream.value}
+        )
+        row = await cursor.fetchone() or {"known": 0, "absent": 0}
+        return row["absent"], row["known"]
 
     async def mark_unseen(self, stream: Stream, scope: str) -> int:
         """Mark what the job did not see in a scope as deleted; `read_at` is when its reading began."""
@@ -243,22 +259,6 @@ def _without_nul(value: Any) -> Any:
             return value
 
 
-async def note_seen(
-    connection: Connection, job_id: UUID, stream: Stream, scope: str, seen: Sequence[tuple[str, datetime | None]]
-) -> None:
-    """Remember ids a census, a snapshot or a full reading saw."""
-    await connection.execute(
-        """
-        insert into seen_ids (job_id, stream, scope, external_id, source_updated_at)
-        select %s, %s, %s, id, updated from unnest(%s::text[], %s::timestamptz[]) as seen(id, updated) order by id
-            on conflict (job_id, stream, external_id) do update
-           set scope = excluded.scope, source_updated_at = excluded.source_updated_at
-         where seen_ids.source_updated_at < excluded.source_updated_at or seen_ids.source_updated_at is null
-        """,
-        (job_id, stream, scope, [external_id for external_id, _ in seen], [updated for _, updated in seen]),
-    )
-
-
 async def empty_payloads(connection: Connection, source: str, *, before: datetime, limit: int = 10_000) -> int:
     """Empty the payloads of records that have not changed since; their columns stay. Returns how many."""
     emptied = 0
@@ -279,76 +279,25 @@ async def empty_payloads(connection: Connection, source: str, *, before: datetim
     return emptied
 
 
-async def forget_seen(connection: Connection, job_id: UUID) -> None:
-    """Drop what note_seen kept for a job."""
-    await connection.execute("delete from seen_ids where job_id = %s", (job_id,))
-
-
-class Difference(NamedTuple):
-    """What a census found in one scope."""
-
-    known: int
-    absent: list[tuple[str, str | None]]  # (external id, key) of records the source did not show
-    missed: list[tuple[str, str | None]]  # records the source shows and the table lacks or has older
-
-
-@cache
-def _difference(stream: Stream) -> sql.Composed:
-    keyed = "key" in columns_of(stream)
-    return sql.SQL(
+async def count_by_scope(connection: Connection, source: str) -> dict[str, int]:
+    """How many issues of a source are there, by scope."""
+    cursor = await connection.execute(
         """
-        with seen as (
-            select external_id, source_updated_at from seen_ids
-             where job_id = %(job_id)s and stream = %(stream)s
-        ), mine as (
-            select external_id, source_updated_at from seen_ids
-             where job_id = %(job_id)s and stream = %(stream)s and scope = %(scope)s
-        ), held as (
-            select external_id, {key} as key, source_updated_at, read_at, deleted_at from {table}
-             where import_source = %(source)s and scope = %(scope)s
-        )
-        select (select count(*) from held where deleted_at is null) as known,
-               (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]') from held
-                 where deleted_at is null and (read_at is null or read_at < %(began)s)
-                   and not exists (select from seen where seen.external_id = held.external_id)) as absent,
-               (select coalesce(jsonb_agg(jsonb_build_array(mine.external_id, {key}) order by mine.external_id), '[]')
-                  from mine
-                  left join {table} t on t.import_source = %(source)s and t.external_id = mine.external_id
-                 where (t.external_id is null or t.deleted_at is not null
-                        or t.source_updated_at <> mine.source_updated_at)
-                   and coalesce(mine.source_updated_at < %(cursor)s, true)
-                   and not exists (select from rejections
-                                    where rejections.job_id = %(job_id)s and state = 'open'
-                                      and rejections.external_id = mine.external_id)) as missed
-        """
-    ).format(table=sql.Identifier(TABLES[stream]), key=sql.SQL("key" if keyed else "null::text"))
-
-
-async def compare_seen(
-    connection: Connection,
-    *,
-    source: str,
-    job_id: UUID,
-    stream: Stream,
-    scope: str,
-    began: datetime,
-    cursor: datetime | None,
-) -> Difference:
-    """Compare what a job saw of a scope with the table.
-
-    Absent is what nobody saw in any scope of the job, and no reading since `began` brought. Missed is what the source
-    shows with a time of change before `cursor`, up to which everything should be known; what was rejected is known.
-    """
-    found = await connection.execute(
-        _difference(stream),
-        {
-            "source": source,
-            "job_id": job_id,
-            "stream": stream.value,
-            "scope": scope,
-            "began": began,
-            "cursor": cursor,
-        },
+        select scope, count(*) as issues from issues
+         where import_source = %s and deleted_at is null and scope is not null group by scope
+        """,
+        (source,),
     )
-    row = await found.fetchone() or {"known": 0, "absent": [], "missed": []}
-    return Difference(row["known"], [tuple(pair) for pair in row["absent"]], [tuple(pair) for pair in row["missed"]])
+    return {row["scope"]: row["issues"] for row in await cursor.fetchall()}
+
+
+async def mark_scope_gone(connection: Connection, source: str, job_id: UUID, scope: str, absence: str) -> int:
+    """Mark every issue of a scope as gone."""
+    cursor = await connection.execute(
+        """
+        update issues set deleted_at = now(), updated_at = now(), absence = %s, read_at = now(), job_id = %s
+         where import_source = %s and scope = %s and deleted_at is null
+        """,
+        (absence, job_id, source, scope),
+    )
+    return cursor.rowcount

@@ -61,29 +61,6 @@ class StoredPart(BaseModel):
     error: dict[str, Any] | None
 
 
-async def find_cursors(connection: Connection, connection_id: UUID) -> dict[tuple[Stream, str], datetime]:
-    """Up to when each (stream, scope) is known to be complete."""
-    cursor = await connection.execute(
-        """
-        select stream, scope, max(hi) as hi from sync_windows
-         where connection_id = %s and state = 'closed' group by stream, scope
-        """,
-        (connection_id,),
-    )
-    return {(Stream(row["stream"]), row["scope"]): row["hi"] for row in await cursor.fetchall()}
-
-
-async def abandon_windows(connection: Connection, connection_id: UUID, job_id: UUID) -> None:
-    """Give up open windows of other jobs, which have ended; the next window covers their time again."""
-    await connection.execute(
-        """
-        update sync_windows set state = 'abandoned'
-         where connection_id = %s and state = 'open' and job_id is distinct from %s
-        """,
-        (connection_id, job_id),
-    )
-
-
 async def save_plan(
     connection: Connection, *, job_id: UUID, connection_id: UUID, windows: Sequence[NewWindow], parts: Sequence[NewPart]
 ) -> None:
@@ -265,18 +242,19 @@ async def count_requests(connection: Connection, job_id: UUID, requests: int) ->
 
 async def count_deleted(connection: Connection, part: StoredPart, deleted: int) -> None:
     """Add records a comparison marked as gone to the counts of a part."""
-    if deleted:
+    current = await lock_part(connection, part.job_id, part.number) if deleted else None
+    if current is not None:
         await connection.execute(
             "update sync_parts set counts = %s where job_id = %s and number = %s",
-            (Jsonb(_sum(part.counts, {part.stream.value: {"deleted": deleted}})), part.job_id, part.number),
+            (Jsonb(_sum(current.counts, {part.stream.value: {"deleted": deleted}})), part.job_id, part.number),
         )
 
 
 async def postpone_part(
     connection: Connection, part: StoredPart, *, state: str, retry_at: datetime | None, error: Mapping[str, Any]
-) -> None:
-    """Note a failed step: to be tried again at a time, or for good; only while the part is still the caller's."""
-    await connection.execute(
+) -> bool:
+    """Note a failed step: to be tried again at a time, or for good; False if the part is not the caller's any more."""
+    cursor = await connection.execute(
         """
         update sync_parts
            set state = %(state)s, retry_at = %(retry_at)s, attempts = attempts + 1, error = %(error)s,
@@ -294,6 +272,7 @@ async def postpone_part(
             "number": part.number,
         },
     )
+    return cursor.rowcount == 1
 
 
 async def reopen_parts(connection: Connection, job_id: UUID) -> None:

@@ -16,29 +16,36 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
     """Move the next jobs to processing, by priority, then age.
 
     At most `limit` jobs run at once, and one per import_source, so that the files of one label are loaded in the order
-    they came. Call inside a transaction.
+    they came. Reading named issues is short: it has one more place of its own, waits for no other sync of its
+    connection, and lets none wait. Call inside a transaction.
     """
     await connection.execute("select pg_advisory_xact_lock(%s)", (_CLAIM_LOCK,))
     cursor = await connection.execute(
         """
+        with told as (
+            select *, coalesce(sync ->> 'mode' = 'keys', false) as short
+              from jobs where state in ('queued', 'processing', 'retrying')
+        ), running as (
+            select import_source, short from told where state <> 'queued'
+        ), first_of_each as (
+            select distinct on (import_source, short) id, short, priority_rank, created_at
+              from told waiting
+             where state = 'queued' and (file_bytes is not null or kind = 'sync')
+               and not exists (select from running
+                                where running.import_source = waiting.import_source and running.short = waiting.short)
+             order by import_source, short, priority_rank, created_at
+        ), placed as (
+            select id, short, row_number() over (partition by short order by priority_rank, created_at) as place
+              from first_of_each where not (select paused from pipeline)
+        )
         update jobs
            set state = 'processing', attempt = attempt + 1, claimed_at = now(), retry_at = null,
                started_at = coalesce(started_at, now()), updated_at = now()
-         where state = 'queued'
-           and id in (
-               select id
-                 from (select distinct on (import_source) id, priority_rank, created_at
-                         from jobs waiting
-                        where state = 'queued'
-                          and (file_bytes is not null or kind = 'sync')
-                          and not exists (select from jobs running
-                                           where running.import_source = waiting.import_source
-                                             and running.state in ('processing', 'retrying'))
-                        order by import_source, priority_rank, created_at) first_of_each
-                where not (select paused from pipeline)
-                order by priority_rank, created_at
-                limit (select greatest(0, %(limit)s - count(*)) from jobs where state in ('processing', 'retrying')))
-        returning id, attempt, kind
+          from placed
+         where jobs.id = placed.id and jobs.state = 'queued'
+           and place <= case when placed.short then 1 else %(limit)s end
+                      - (select count(*) from running where running.short = placed.short)
+        returning jobs.id, attempt, kind
         """,
         {"limit": limit},
     )

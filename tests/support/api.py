@@ -17,6 +17,7 @@ from functions.api import paging
 from functions.api.app import create_app
 from functions.api.context import Context
 from functions.api.errors import answer, status_of
+from functions.orchestrators import sync_job as orchestrators
 from functions.runtime import Runtime
 from shared.blobs import Blobs
 from shared.domain.caller import Caller, Role
@@ -38,7 +39,11 @@ __all__ = [
     "make_key",
     "paging",
     "status_of",
+    "sync_job",
 ]
+
+# The generator behind what the platform calls.
+sync_job: Callable[..., Any] = orchestrators.sync_job._function.get_user_function().orchestrator_function  # type: ignore[attr-defined]
 
 Message = MutableMapping[str, Any]
 AsgiApp = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]

@@ -21,6 +21,7 @@ class Source:
     name: str
     settings: Mapping[str, Any]
     credentials: Callable[[Tracker], dict[str, Any]]
+    # How late its lists show a change is close to what the connector allows for, so that to hold back less loses some.
     world: Mapping[str, Any] = field(default_factory=dict[str, Any])
     external_id: Callable[[Issue], str] = lambda issue: str(issue.id)
     title: Callable[[Issue], str] = lambda issue: issue.title
@@ -77,7 +78,7 @@ SOURCES = {
             "jira",
             {},
             lambda tracker: {"email": "ada@tidewater.example", "token": tracker.token},
-            world={"index_lag": timedelta(seconds=90)},
+            world={"index_lag": timedelta(seconds=280)},
             worklogs=True,
             moves=True,
             pages={"_jira_walk.PAGE": 4},
@@ -88,7 +89,7 @@ SOURCES = {
             lambda tracker: {"token": tracker.token},
             variant="datacenter",
             prepare=lambda tracker: setattr(tracker, "cloud", False),
-            world={"index_lag": timedelta(seconds=90)},
+            world={"index_lag": timedelta(seconds=280)},
             worklogs=True,
             moves=True,
             pages={"_jira_walk.PAGE": 4},
@@ -98,13 +99,14 @@ SOURCES = {
             {},
             _token,
             comment_deletions=False,
+            world={"index_lag": timedelta(seconds=50)},
             pages={"_github_walk.PAGE_SIZE": 5, "_github_walk._LEAST_PAGE_SIZE": 2},
         ),
         Source(
             "gitlab",
             {},
             _token,
-            world={"note_throttle": timedelta(seconds=60)},
+            world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
             pages={"_gitlab_walk.PAGE_SIZE": 4},
         ),
@@ -114,7 +116,7 @@ SOURCES = {
             _token,
             variant="old",
             prepare=lambda tracker: setattr(tracker, "keyset", False),
-            world={"note_throttle": timedelta(seconds=60)},
+            world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
             pages={"_gitlab_walk.PAGE_SIZE": 4},
         ),
@@ -122,6 +124,7 @@ SOURCES = {
             "servicenow",
             {"tables": ["incident", "problem"]},
             lambda tracker: {"username": "tributary.reader", "password": tracker.token},
+            world={"index_lag": timedelta(seconds=50)},
             pages={"servicenow._ISSUES_A_PAGE": 4},
             external_id=lambda issue: hashlib.md5(f"issue:{issue.id}".encode()).hexdigest(),
             comment_edits=False,
@@ -135,7 +138,7 @@ SOURCES = {
             title=lambda issue: f"Failure: {issue.title}",
             pages={"sentry.PAGE": 4},
             status_bumps=False,
-            world={"note_throttle": timedelta.max},
+            world={"note_throttle": timedelta.max, "index_lag": timedelta(minutes=9)},
         ),
     )
 }

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -50,6 +50,8 @@ class SyncRunner:
     slug: str = field(default_factory=lambda: f"t-{uuid4().hex[:12]}")
     connectors: Connectors = field(default_factory=connectors_for_tests)
     last_job: UUID | None = None
+    # Whether every step runs twice, the lanes at once, as activities may whose worker was thought to be lost.
+    twins: bool = False
 
     async def connect(self) -> ProbeResult:
         """Register the connection and test it."""
@@ -90,19 +92,30 @@ class SyncRunner:
         error: dict[str, Any] | None = None
         lanes = 0
         try:
-            lanes = await plan_sync(self.database, self.connectors, job_id, attempt)
+            lanes = await self._step(lambda: plan_sync(self.database, self.connectors, job_id, attempt))
         except SourceError as raised:
             error = {"code": raised.trouble.value, "detail": raised.detail}
         if lanes:
-            await self._walk(job_id, attempt, lanes)
-            if await reconcile_sync(self.database, self.connectors, job_id, attempt):
-                await self._walk(job_id, attempt, lanes)
-        return await finish_sync(self.database, job_id, attempt, error=error, now=datetime.now(UTC))
+            await self.walk(job_id, attempt, lanes)
+            if await self.reconcile(job_id, attempt):
+                await self.walk(job_id, attempt, lanes)
+        return await self._step(lambda: finish_sync(self.database, job_id, attempt, error=error, now=datetime.now(UTC)))
 
-    async def _walk(self, job_id: UUID, attempt: int, lanes: int) -> None:
+    async def reconcile(self, job_id: UUID, attempt: int = 1) -> int:
+        """Compare what was seen with what is stored."""
+        return await self._step(lambda: reconcile_sync(self.database, self.connectors, job_id, attempt))
+
+    async def _step[T](self, step: Callable[[], Awaitable[T]]) -> T:
+        if self.twins:
+            await step()
+        return await step()
+
+    async def walk(self, job_id: UUID, attempt: int, lanes: int) -> None:
+        """Let the lanes work until nothing is left for them."""
         async with asyncio.timeout(_DEADLINE_SECONDS):
             while True:
-                results = await asyncio.gather(*(self.lane(job_id, attempt, lane) for lane in range(lanes)))
+                twins = [*range(lanes), *(range(lanes) if self.twins else ())]
+                results = await asyncio.gather(*(self.lane(job_id, attempt, lane) for lane in twins))
                 outcomes = {result.outcome for result in results}
                 if "stop" in outcomes or outcomes == {"done"}:
                     return

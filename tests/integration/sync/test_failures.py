@@ -228,6 +228,28 @@ async def test_a_null_character_costs_no_record(connected: Connect) -> None:
         assert titles == [{"title": "AB"}]
 
 
+async def test_half_a_character_costs_that_character_and_no_page(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = world_with(3, "gitlab")
+    world.create("HARBOR", title="Cut off HALF")
+    world.advance(HOUR)
+    plain = gitlab.json_response
+
+    def cut(*args: Any, **more: Any) -> Any:
+        response = plain(*args, **more)
+        response.body = bytes(response.body or b"").replace(b"HALF", b"\\ud83d")
+        return response
+
+    monkeypatch.setattr(gitlab, "json_response", cut)
+    async with connected("gitlab", world) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        titles = await runner.fetch("select title from issues where title like 'Cut%%'")
+        assert titles == [{"title": "Cut off \ufffd"}]
+        assert len(await stored_issues(runner)) == 4
+
+
 async def test_the_token_is_nowhere_to_be_found(connected: Connect, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with connected("github", world_with(3, "github")) as runner:

@@ -81,18 +81,25 @@ async def test_edits_inserts_and_deletes_while_paging_lose_nothing(name: str, co
             await assert_mirrored(runner, name, world)
 
 
-async def test_an_index_that_lags_three_minutes_hides_nothing_for_good(connected: Connect) -> None:
-    world = new_world(SOURCES["jira"], index_lag=timedelta(minutes=3))
-    async with connected("jira", world) as runner:
-        for _ in range(10):
+@pytest.mark.parametrize(
+    ("name", "lag"),
+    [
+        ("jira", timedelta(minutes=3)),
+        *((name, source.world["index_lag"]) for name, source in SOURCES.items() if not source.variant),
+    ],
+)
+async def test_lists_that_lag_hide_nothing_for_good(name: str, lag: timedelta, connected: Connect) -> None:
+    world = new_world(SOURCES[name], index_lag=lag)
+    async with connected(name, world) as runner:
+        for step in range(12):
             world.create("HARBOR")
-            world.advance(45)
+            world.advance(lag.total_seconds() * (0.5 + step / 20))
             assert await runner.sync() is JobState.COMPLETED
         world.advance(HOUR)
 
         assert await runner.sync() is JobState.COMPLETED
 
-        await assert_mirrored(runner, "jira", world)
+        await assert_mirrored(runner, name, world)
         assert await census_missed(runner) == 0
 
 
@@ -251,7 +258,7 @@ async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: st
     with source.small_pages():
         async with connected(name, world, concurrency=1) as runner:
             calls = await calls_of_a_full_sync(runner)
-            for at in range(1, calls + 1, 3):
+            for at in range(1, calls + 1):
                 job_id = await runner.accept(SyncMode.FULL)
                 runner.tracker.calls.clear()
                 await killed_at(runner, at, runner.run(job_id))
@@ -267,6 +274,33 @@ async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: st
                 assert stored[0]["pages"] <= total[0]["pages"]
                 assert len(runner.tracker.calls) <= 2 * calls + 2
             await assert_mirrored(runner, name, world)
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if not source.variant])
+async def test_what_a_sync_left_when_it_failed_is_read_by_the_next_one(name: str, connected: Connect) -> None:
+    source = SOURCES[name]
+    world = new_world(source)
+    for _ in range(12):
+        world.advance(5)
+        world.create("HARBOR")
+    world.advance(HOUR)
+    with source.small_pages():
+        async with connected(name, world, concurrency=1) as first:
+            calls = await calls_of_a_full_sync(first)
+            for at in range(2, calls + 1, 2):
+                fresh = SyncRunner(
+                    first.database, first.settings, first.tracker, first.connection_settings, first.credentials
+                )
+                await fresh.register()
+                await fresh.execute("update connections set test_passed = true where slug = %s", fresh.slug)
+                fresh.tracker.faults.append(Fault(kind="status", status=401, body="{}", after=at - 1))
+                await fresh.sync()
+                fresh.tracker.faults.clear()
+                world.advance(HOUR)
+
+                assert await fresh.sync() is JobState.COMPLETED
+
+                await assert_mirrored(fresh, name, world)
 
 
 async def calls_of_a_full_sync(runner: SyncRunner) -> int:

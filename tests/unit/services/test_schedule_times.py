@@ -1,6 +1,7 @@
 """Cron lines in time zones, also when the clocks change."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -29,6 +30,38 @@ def test_a_run_in_the_hour_that_is_left_out_is_not_lost() -> None:
     assert datetime(2025, 3, 30, tzinfo=UTC) < run < datetime(2025, 3, 30, 3, tzinfo=UTC)
 
 
+def test_a_fixed_hour_that_comes_twice_runs_once() -> None:
+    first = next_run("30 2 * * *", "Europe/Berlin", datetime(2025, 10, 25, 12, tzinfo=UTC))
+    second = next_run("30 2 * * *", "Europe/Berlin", first)
+
+    assert second == datetime(2025, 10, 27, 1, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Europe/Berlin", datetime(2025, 3, 29, 20, tzinfo=UTC)),
+        ("Europe/Berlin", datetime(2025, 10, 25, 20, tzinfo=UTC)),
+        ("America/Los_Angeles", datetime(2025, 3, 9, 4, tzinfo=UTC)),
+        ("America/Los_Angeles", datetime(2025, 11, 2, 4, tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize(("cron", "minutes"), [("*/15 * * * *", 15), ("0 * * * *", 60)])
+def test_runs_of_every_hour_go_on_through_a_change_of_clocks(cron: str, minutes: int, zone: str, day: datetime) -> None:
+    runs = [day]
+    while runs[-1] < day + timedelta(hours=12):
+        runs.append(next_run(cron, zone, runs[-1]))
+
+    assert {later - earlier for earlier, later in pairwise(runs)} == {timedelta(minutes=minutes)}
+
+
+def test_half_an_hour_of_change_loses_no_run() -> None:
+    before = datetime(2025, 4, 5, 14, 15, tzinfo=UTC)  # Lord Howe turns its clocks back by half an hour at 15:00
+
+    assert next_run("*/15 * * * *", "Australia/Lord_Howe", before) == datetime(2025, 4, 5, 14, 30, tzinfo=UTC)
+    assert next_run("0 * * * *", "Australia/Lord_Howe", before) == datetime(2025, 4, 5, 15, 30, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     ("cron", "zone"),
     [
@@ -37,6 +70,7 @@ def test_a_run_in_the_hour_that_is_left_out_is_not_lost() -> None:
         ("@daily", "UTC"),
         ("0 0 * * * *", "UTC"),
         ("* * * * *", "Mars/Olympus"),
+        ("0 0 30 2 *", "UTC"),
     ],
 )
 def test_nonsense_is_refused(cron: str, zone: str) -> None:

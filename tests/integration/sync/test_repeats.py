@@ -1,0 +1,128 @@
+"""A step that runs again, on another worker or as a new attempt, changes nothing that is there."""
+
+from typing import Any
+
+import pytest
+
+from local.trackers.service import Call, Fault
+from local.trackers.world import World
+from shared.domain.job import JobState
+from shared.domain.sync import SyncMode
+from shared.services.plan_sync import plan_sync
+from tests.integration.sync.conftest import Connect
+from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.support.settings import make_settings
+from tests.support.sources import SOURCES, new_world
+from tests.support.sync import SyncRunner
+
+HOUR = 3_600
+LISTED = ["issues", "comments", "users", "projects", "releases", "pull_requests"]
+
+
+def world_with(issues: int, name: str) -> World:
+    world = new_world(SOURCES[name])
+    for _ in range(issues):
+        world.advance(5)
+        world.comment(world.create("HARBOR").id)
+    world.advance(HOUR)
+    return world
+
+
+async def tombstones(runner: SyncRunner) -> list[dict[str, Any]]:
+    tables = ("issues", "comments", "people", "projects", "releases", "pull_requests")
+    counts = " union all ".join(
+        f"select '{table}' as gone from {table} where deleted_at is not null" for table in tables
+    )
+    return await runner.fetch(counts)
+
+
+@pytest.mark.parametrize("mode", [SyncMode.FULL, SyncMode.CENSUS, SyncMode.INCREMENTAL])
+async def test_a_comparison_that_runs_twice_buries_nobody(mode: SyncMode, connected: Connect) -> None:
+    async with connected("github", world_with(6, "github"), streams=LISTED) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        job_id = await runner.accept(mode)
+        lanes = await plan_sync(runner.database, runner.connectors, job_id, 1)
+        await runner.walk(job_id, 1, lanes)
+
+        first = await runner.reconcile(job_id)
+        second = await runner.reconcile(job_id)
+
+        assert (first, second) == (0, 0)
+        assert await tombstones(runner) == []
+        assert await runner.run(job_id) is JobState.COMPLETED
+        assert await tombstones(runner) == []
+
+
+async def test_what_was_asked_for_is_still_asked_when_the_comparison_runs_again(connected: Connect) -> None:
+    world = world_with(6, "jira")
+    async with connected("jira", world) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        world.delete(world.all_current()[0].id)
+        world.advance(HOUR)
+        job_id = await runner.accept(SyncMode.CENSUS)
+        await runner.walk(job_id, 1, await plan_sync(runner.database, runner.connectors, job_id, 1))
+
+        asked = [await runner.reconcile(job_id) for _ in range(2)]
+
+        assert asked == [1, 1]
+        assert await runner.run(job_id) is JobState.COMPLETED
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
+
+
+async def test_two_workers_at_one_lane_end_the_sync(connected: Connect) -> None:
+    source = SOURCES["gitlab"]
+    with source.small_pages():
+        async with connected("gitlab", world_with(30, "gitlab")) as runner:
+            runner.twins = True
+            runner.settings = make_settings(sync_slice_seconds=0.05)
+
+            assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+            assert await stored_issues(runner) == expected_issues(source, runner.tracker.world)
+            seen = await runner.fetch("select sum(seen) as seen from sync_windows where state = 'closed'")
+            assert seen == [{"seen": 30 + 30}], "issues or their comments were counted twice"
+
+
+async def test_a_retried_full_sync_knows_what_it_saw_before_it_failed(connected: Connect) -> None:
+    source = SOURCES["github"]
+    world = world_with(30, "github")
+    with source.small_pages():
+        async with connected("github", world, concurrency=1) as runner:
+            assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+            gone = world.all_current()[0]
+            world.delete(gone.id)
+            world.advance(HOUR)
+            runner.tracker.before_request = fail_at(runner, 12)
+            assert await runner.sync(SyncMode.FULL) is JobState.FAILED
+            job_id = runner.last_job
+            assert job_id is not None
+            await runner.execute(
+                "update jobs set state = 'processing', attempt = 2, error = null where id = %s", job_id
+            )
+
+            assert await runner.run(job_id, 2) is JobState.COMPLETED
+
+            rows = await runner.fetch("select external_id from issues where deleted_at is not null")
+            assert rows == [{"external_id": str(gone.id)}]
+            assert await stored_issues(runner) == expected_issues(source, world)
+            assert await runner.fetch("select * from seen_ids") == []
+
+
+def fail_at(runner: SyncRunner, request: int) -> Any:
+    """Refuse the n-th request for good."""
+    left = request
+
+    def count(_call: Call) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            runner.tracker.faults.append(Fault(kind="status", status=401, body='{"message": "Bad credentials"}'))
+
+    return count
+
+
+async def test_what_a_sync_saw_outlives_a_crash_of_the_database_server(connected: Connect) -> None:
+    async with connected("jira", world_with(1, "jira")) as runner:
+        rows = await runner.fetch("select relpersistence from pg_class where relname = 'seen_ids'")
+
+        assert rows == [{"relpersistence": "p"}]

@@ -1,0 +1,187 @@
+"""Who waits at a source, and for how long."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from local.trackers.service import Fault
+from local.trackers.world import World
+from shared.connectors._protocol import Quota
+from shared.domain.errors import SourceError, Trouble
+from shared.domain.job import JobState
+from shared.domain.sync import SyncMode, SyncOptions
+from shared.services.accept_sync import accept_sync
+from shared.services.control_jobs import cancel_job
+from shared.services.plan_sync import plan_sync
+from shared.services.run_schedules import start_due_syncs
+from shared.store import jobs
+from tests.integration.sync.conftest import Connect
+from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.support.sources import SOURCES, new_world
+from tests.support.sync import OPERATOR, SyncRunner, connectors_for_tests
+
+HOUR = 3_600
+
+
+def world_with(issues: int, name: str = "jira") -> World:
+    world = new_world(SOURCES[name])
+    for number in range(issues):
+        world.advance(5)
+        world.create("HARBOR" if number % 2 else "PETREL")
+    world.advance(HOUR)
+    return world
+
+
+async def test_a_source_that_says_later_without_a_time_is_left_alone_for_a_minute(connected: Connect) -> None:
+    async with connected("jira", world_with(3)) as runner:
+        runner.tracker.faults.append(Fault(kind="status", status=429, times=99))
+        job_id = await runner.accept(SyncMode.FULL)
+        with pytest.raises(SourceError) as first:
+            await plan_sync(runner.database, runner.connectors, job_id, 1)
+        calls = len(runner.tracker.calls)
+        with pytest.raises(SourceError) as second:
+            await plan_sync(runner.database, runner.connectors, job_id, 1)
+
+        assert first.value.trouble is Trouble.RATE_LIMIT
+        assert first.value.retry_at is not None
+        assert first.value.retry_at > datetime.now(UTC) + timedelta(seconds=50)
+        assert second.value.retry_at == first.value.retry_at
+        assert len(runner.tracker.calls) == calls, "the source was asked although it had said later"
+
+
+async def test_walkers_stop_between_pages_when_one_of_them_is_told_later(connected: Connect) -> None:
+    source = SOURCES["gitlab"]
+    with source.small_pages():
+        async with connected("gitlab", world_with(60, "gitlab")) as runner:
+            job_id = await runner.accept(SyncMode.FULL)
+            await plan_sync(runner.database, runner.connectors, job_id, 1)
+            runner.tracker.calls.clear()
+            runner.tracker.faults.append(Fault(kind="limited", seconds=30, after=4))
+
+            ended = await runner.lane(job_id, 1, 0)
+
+            assert ended.outcome == "wait"
+            assert len(runner.tracker.calls) <= 4 + 1 + 4, "the other walker went on"
+
+
+async def test_connections_of_one_account_keep_off_together(connected: Connect) -> None:
+    world = world_with(3)
+    async with connected("jira", world) as runner:
+        other = SyncRunner(runner.database, runner.settings, runner.tracker, {}, runner.credentials)
+        assert (await other.connect()).passed
+        waiting = await other.accept(SyncMode.FULL)
+        job_id = await runner.accept(SyncMode.FULL)
+        runner.tracker.faults.append(Fault(kind="limited", seconds=30))
+        with pytest.raises(SourceError):
+            await plan_sync(runner.database, runner.connectors, job_id, 1)
+        calls = len(runner.tracker.calls)
+
+        with pytest.raises(SourceError) as refused:
+            await plan_sync(other.database, other.connectors, waiting, 1)
+
+        assert refused.value.trouble is Trouble.RATE_LIMIT
+        assert len(runner.tracker.calls) == calls
+
+
+@contextmanager
+def quota_of(runner: SyncRunner, monkeypatch: pytest.MonkeyPatch, quota: Quota) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setattr("shared.connectors._gitlab_refusals.read_quota", lambda _headers: quota)
+        patched.setattr("shared.connectors.gitlab.read_quota", lambda _headers: quota)
+        runner.connectors = connectors_for_tests()
+        yield
+    runner.connectors = connectors_for_tests()
+
+
+async def test_a_first_reading_leaves_the_last_of_a_quota_to_named_issues(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCES["gitlab"]
+    world = world_with(40, "gitlab")
+    resets = datetime.now(UTC) + timedelta(minutes=40)
+    with source.small_pages():
+        async with connected("gitlab", world) as runner:
+            scarce = Quota(limit=1_000, remaining=100, resets_at=resets)
+            with quota_of(runner, monkeypatch, scarce):
+                full = await runner.accept(SyncMode.FULL)
+                lanes = await plan_sync(runner.database, runner.connectors, full, 1)
+                held = await runner.lane(full, 1, 0)
+                named = await runner.sync(SyncMode.KEYS, keys=("tidewater/harbor#1",))
+
+            assert (held.outcome, held.until) == ("wait", resets)
+            assert named is JobState.COMPLETED
+            rows = await runner.fetch("select key from issues")
+            assert len(rows) >= 1
+            await runner.walk(full, 1, lanes)
+            assert await runner.run(full) is JobState.COMPLETED
+            assert await stored_issues(runner) == expected_issues(source, world)
+
+
+async def test_named_issues_wait_for_no_backfill_and_break_none_of_its_windows(connected: Connect) -> None:
+    world = world_with(6)
+    async with connected("jira", world) as runner:
+        slug = runner.slug
+        waiting = [
+            await accept_sync(runner.database, OPERATOR, slug, SyncOptions(mode=SyncMode.FULL)),
+            await accept_sync(runner.database, OPERATOR, slug, SyncOptions(mode=SyncMode.FULL)),
+            await accept_sync(runner.database, OPERATOR, slug, SyncOptions(mode=SyncMode.KEYS, keys=("HARBOR-1",))),
+            await accept_sync(runner.database, OPERATOR, slug, SyncOptions(mode=SyncMode.KEYS, keys=("HARBOR-2",))),
+        ]
+        async with runner.database.transaction() as connection:
+            claimed = {turn.job_id for turn in await jobs.claim_jobs(connection, limit=1)}
+        full, _, named, _ = (job.id for job in waiting)
+        lanes = await plan_sync(runner.database, runner.connectors, full, 1)
+
+        assert claimed == {full, named}
+        assert await runner.run(named) is JobState.COMPLETED
+        assert await runner.fetch("select key from issues") == [{"key": "HARBOR-1"}]
+        await runner.walk(full, 1, lanes)
+        assert await runner.run(full) is JobState.COMPLETED
+        assert await runner.fetch("select state, count(*) as n from sync_windows group by state") == [
+            {"state": "closed", "n": 2}
+        ]
+
+
+async def test_named_issues_keep_no_connection_from_its_schedule(connected: Connect) -> None:
+    async with connected("jira", world_with(1)) as runner:
+        await accept_sync(runner.database, OPERATOR, runner.slug, SyncOptions(mode=SyncMode.KEYS, keys=("HARBOR-1",)))
+        await runner.execute("update schedules set next_run_at = now() - interval '1 minute'")
+
+        assert await start_due_syncs(runner.database, now=datetime.now(UTC)) == 1
+
+
+async def test_named_issues_neither_slow_a_schedule_down_nor_restore_it(connected: Connect) -> None:
+    async with connected("jira", world_with(2)) as runner:
+        await runner.execute("update schedules set failures = 2, failure_class = 'BAD_REQUEST'")
+        assert await runner.sync(SyncMode.KEYS, keys=("PETREL-1",)) is JobState.COMPLETED
+        runner.tracker.faults.append(Fault(kind="status", status=400, body="{}", path="/issue", times=99))
+        assert await runner.sync(SyncMode.KEYS, keys=("PETREL-1",)) is JobState.FAILED
+
+        rows = await runner.fetch("select failures, failure_class, rung from schedules")
+        assert rows == [{"failures": 2, "failure_class": "BAD_REQUEST", "rung": 0}]
+
+
+async def test_a_sync_that_waits_is_cancelled_at_once(connected: Connect) -> None:
+    async with connected("jira", world_with(2)) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        lanes = await plan_sync(runner.database, runner.connectors, job_id, 1)
+        await runner.execute(
+            "update jobs set state = 'retrying', retry_at = now() + interval '1 hour' where id = %s", job_id
+        )
+
+        cancelled = await cancel_job(runner.database, OPERATOR, job_id)
+        later = await runner.lane(job_id, 1, 0)
+
+        assert lanes
+        assert cancelled.state is JobState.CANCELLED
+        assert later.outcome == "stop"
+        assert await runner.run(job_id) is JobState.CANCELLED
+
+
+async def test_a_job_of_nobody_does_nothing(connected: Connect) -> None:
+    async with connected("jira", world_with(1)) as runner:
+        assert await plan_sync(runner.database, runner.connectors, uuid4(), 1) == 0
+        assert (await runner.lane(uuid4(), 1, 0)).outcome == "stop"
