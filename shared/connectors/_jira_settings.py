@@ -113,6 +113,10 @@ class JiraSettings(ConnectorSettings):
         description="Only issues these accounts report or are assigned to; account ids, on Data Center user names",
     )
 
+    @property
+    def chooses(self) -> bool:
+        return bool(self.jql or self.tracked_accounts)
+
 
 class JiraCredentials(ConnectorCredentials):
     """A token, with an e-mail address or alone; or a client that gets tokens for a service account."""

@@ -5,17 +5,18 @@ it in `CONNECTOR`. It knows the tracker's API and nothing else: no database, no 
 calls `fetch` until a part is walked, stores what came, and proves that nothing is missing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from shared.domain.errors import Trouble
 from shared.domain.stream import Record, Stream
+from shared.domain.sync import NamedIssue
 
 EVERYTHING = "*"
 """The scope of streams that belong to the whole connection, such as users."""
@@ -41,11 +42,32 @@ class ConnectorSettings(BaseModel):
         None, ge=0, le=3_600, title="Index lag", description="How late the source's search may show a change"
     )
 
+    @property
+    def chooses(self) -> bool:
+        """Whether these settings choose among the issues of a scope, in a way only the source can tell."""
+        return False
+
 
 class ConnectorCredentials(BaseModel):
     """Secrets of a connection; every field that must not be shown is a SecretStr."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    webhook_secret: SecretStr | None = Field(
+        None,
+        min_length=12,
+        max_length=1_000,
+        title="Webhook secret",
+        description="The same one as in the tracker's webhook; without it no webhook of this connection is believed",
+    )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        """It travels in headers and addresses, where other characters arrive in more than one way."""
+        if secret and not (secret.get_secret_value().isascii() and secret.get_secret_value().isprintable()):
+            raise ValueError("Use letters, digits and signs of ASCII only")
+        return secret
 
 
 class Walk(StrEnum):
@@ -198,6 +220,39 @@ class Choice:
     updated_at: datetime | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class HookCall:
+    """A webhook call as it arrived. Nothing of it is true before it is verified."""
+
+    headers: Mapping[str, str]  # names in lower case
+    query: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What a webhook call tells: a hint at what to ask for again, never the news itself."""
+
+    event: str
+    issues: Sequence[NamedIssue] = ()
+    # Why there is nothing to ask for.
+    ignored: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """How the webhooks of a source are verified and read. All of it is pure."""
+
+    # (call, secret, now) → how it was proven. Over the raw body; raises NotAuthenticatedError.
+    verify: Callable[[HookCall, str, datetime], str]
+    # What tells a delivery apart from others and is the same when it is sent again.
+    identify: Callable[[HookCall], str]
+    # Raises ValueError when the body makes no sense.
+    parse: Callable[[HookCall], Delivery]
+    # Headers worth keeping; none of them proves anything.
+    headers: frozenset[str]
+
+
 class Connector(Protocol):
     """One tracker, spoken to with the settings and credentials of one connection.
 
@@ -215,6 +270,7 @@ class Connector(Protocol):
     keys_per_part: ClassVar[int]
     # Whether a key alone does not say which scope it is in, so that every scope has to be asked.
     keys_need_scope: ClassVar[bool]
+    hooks: ClassVar[Hooks]
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

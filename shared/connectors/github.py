@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, StringConstr
 from shared.connectors import _github_records as records
 from shared.connectors._github_access import Installation
 from shared.connectors._github_api import REFUSED, GitHubAPI
+from shared.connectors._github_hooks import HOOKS
 from shared.connectors._github_parts import Choices, fetch_page
 from shared.connectors._github_walk import every_row
 from shared.connectors._http import together
@@ -26,6 +27,7 @@ from shared.connectors._protocol import (
     ConnectorCredentials,
     ConnectorSettings,
     Gap,
+    Hooks,
     Page,
     Part,
     Probe,
@@ -126,6 +128,7 @@ class GitHubConnector:
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = 50
     keys_need_scope: ClassVar[bool] = False
+    hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

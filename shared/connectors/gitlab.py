@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, StringConstraints
 
 from shared.connectors import _gitlab_records as records
 from shared.connectors._gitlab_api import REFUSED, GitLabAPI, TokenKind
+from shared.connectors._gitlab_hooks import HOOKS
 from shared.connectors._gitlab_parts import Choices, fetch_page
 from shared.connectors._gitlab_walk import Rows, rows_of, to_moment
 from shared.connectors._http import together
@@ -25,6 +26,7 @@ from shared.connectors._protocol import (
     ConnectorCredentials,
     ConnectorSettings,
     Gap,
+    Hooks,
     Page,
     Part,
     PartKind,
@@ -103,6 +105,7 @@ class GitLabConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=2)
     keys_per_part: ClassVar[int] = 100
     keys_need_scope: ClassVar[bool] = False
+    hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

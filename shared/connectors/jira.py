@@ -16,6 +16,7 @@ import httpx
 
 from shared.connectors._http import TrackerHTTP
 from shared.connectors._jira_children import Families
+from shared.connectors._jira_hooks import HOOKS
 from shared.connectors._jira_lists import Lists
 from shared.connectors._jira_login import Login
 from shared.connectors._jira_query import of_project, of_settings
@@ -39,6 +40,7 @@ from shared.connectors._protocol import (
     ConnectorCredentials,
     ConnectorSettings,
     Gap,
+    Hooks,
     Page,
     Part,
     PartKind,
@@ -93,6 +95,7 @@ class JiraConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=5)
     keys_per_part: ClassVar[int] = BULK
     keys_need_scope: ClassVar[bool] = False
+    hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

@@ -21,6 +21,7 @@ from shared.connectors._protocol import (
     ConnectorSettings,
     Gap,
     Gone,
+    Hooks,
     Page,
     Part,
     PartKind,
@@ -41,6 +42,7 @@ from shared.connectors._sentry_api import (
     to_objects,
 )
 from shared.connectors._sentry_details import Details
+from shared.connectors._sentry_hooks import HOOKS
 from shared.connectors._sentry_records import (
     PARTIAL_PAYLOAD_KEY,
     array,
@@ -89,6 +91,10 @@ class SentrySettings(ConnectorSettings):
         description="Read each changed issue's latest event, for stack trace and environment: one call per issue",
     )
 
+    @property
+    def chooses(self) -> bool:
+        return bool(self.query or self.environments)
+
 
 class SentryCredentials(ConnectorCredentials):
     """How to log in."""
@@ -115,6 +121,7 @@ class SentryConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=10)
     keys_per_part: ClassVar[int] = 20
     keys_need_scope: ClassVar[bool] = False
+    hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: SentrySettings, credentials: SentryCredentials

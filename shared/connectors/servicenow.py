@@ -22,6 +22,7 @@ from shared.connectors._protocol import (
     ConnectorSettings,
     Gap,
     Gone,
+    Hooks,
     Page,
     Part,
     PartKind,
@@ -33,6 +34,7 @@ from shared.connectors._protocol import (
     Walk,
 )
 from shared.connectors._servicenow_checks import check_families, check_filter, check_mapping
+from shared.connectors._servicenow_hooks import HOOKS
 from shared.connectors._servicenow_instance import REFUSED, Instance
 from shared.connectors._servicenow_query import (
     Asked,
@@ -80,6 +82,7 @@ class ServiceNowConnector:
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = _IDS_A_QUERY
     keys_need_scope: ClassVar[bool] = True
+    hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
         self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials

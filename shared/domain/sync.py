@@ -21,6 +21,23 @@ class SyncMode(StrEnum):
     KEYS = "keys"  # named issues
 
 
+class NamedIssue(BaseModel):
+    """Something a webhook told about, to be asked for again; its id or its key may be unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str | None = None
+    key: str | None = None
+    scope: str | None = Field(default=None, description="Where it is, by id or name; none where its id says enough")
+    stream: Stream = Stream.ISSUES
+    alone: bool = Field(default=False, description="Asked for by itself: it failed together with others before")
+
+    @property
+    def name(self) -> str:
+        """What tells it apart from others."""
+        return self.id or self.key or ""
+
+
 class SyncOptions(BaseModel):
     """What a sync job is asked to do; stored with the job, never holds a secret."""
 
@@ -30,6 +47,7 @@ class SyncOptions(BaseModel):
     streams: tuple[Stream, ...] = Field(default=(), description="Only these; empty for all of the connection")
     scopes: tuple[str, ...] = Field(default=(), description="Only these projects or repositories, by name or id")
     keys: tuple[str, ...] = Field(default=(), max_length=1_000, description="Issue keys, for mode `keys`")
+    issues: tuple[NamedIssue, ...] = Field(default=(), description="What webhooks told about, for mode `keys`")
     since: datetime | None = Field(default=None, description="Read again what changed since then")
     census: bool = Field(default=False, description="Follow an incremental sync by a census")
     accept_absences: bool = Field(
