@@ -18,6 +18,7 @@ from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_sync import finish_sync as finish
 from shared.services.plan_sync import plan_sync as plan
 from shared.services.reconcile_sync import reconcile_sync as reconcile
+from shared.services.take_up_deliveries import take_up_deliveries
 from shared.services.walk_parts import walk_parts as walk
 
 log = logging.getLogger(__name__)
@@ -93,5 +94,6 @@ async def finish_sync(job: dict, client: df.DurableFunctionsClient) -> dict:
     state = await finish(
         now.database, UUID(job["job_id"]), job["attempt"], error=job.get("error"), now=datetime.now(UTC)
     )
+    await take_up_deliveries(now.database, now=datetime.now(UTC))
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

@@ -25,6 +25,7 @@ from functions.api import (
     pipeline,
     rejections,
     tracker_imports,
+    webhooks,
 )
 from shared.settings import Settings
 from shared.telemetry import log_context
@@ -36,6 +37,7 @@ _TAGS = [
     {"name": "import", "description": "Files in, jobs and their progress."},
     {"name": "rejections", "description": "Records that could not be stored: look, mend, replay, dismiss."},
     {"name": "integrations", "description": "Connections to trackers: register, test, sync, schedule, watch."},
+    {"name": "webhooks", "description": "What trackers send as it happens."},
     {"name": "issues", "description": "Normalized issues and repositories."},
     {"name": "pipeline", "description": "All jobs, the dead-letter queue, pause and resume."},
     {"name": "keys", "description": "API keys."},
@@ -58,7 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: f"{route.tags[0]}_{route.name}" if route.tags else route.name,
     )
     areas = [tracker_imports.json_router, tracker_imports.router]
-    areas += [area.router for area in (imports, rejections, integrations, issues, pipeline, keys, audit, health)]
+    areas += [area.router for area in (imports, rejections, integrations, issues, webhooks, pipeline, keys, audit)]
+    areas.append(health.router)
     areas.append(issues.repositories)
     areas.append(docs.router(app, anonymous=settings.environment == "local"))
     for router in areas:

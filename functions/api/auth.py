@@ -62,7 +62,7 @@ class GuardedRoute(APIRoute):
 async def _authorize(request: Request, role: Role) -> Caller:
     runtime = context_of(request).runtime
     caller = await _authenticate(request, runtime)
-    await _count(request, runtime, caller)
+    await _count(request, runtime, caller, limit=runtime.settings.requests_per_minute)
     if not caller.may(role):
         raise NotAllowedError(
             f"This call needs the role {role}, and {caller.name} has the role {caller.role}",
@@ -83,13 +83,17 @@ async def _authenticate(request: Request, runtime: Runtime) -> Caller:
         )
     except (NotAuthenticatedError, NotAllowedError):
         # Guessing keys is limited too, by the address it comes from.
-        unknown = Caller(id=f"address:{_address(request)}", name="unknown", role=Role.READER)
-        await _count(request, runtime, unknown)
+        await count_address(request, "address", limit=runtime.settings.requests_per_minute)
         raise
 
 
-async def _count(request: Request, runtime: Runtime, caller: Caller) -> None:
-    limit = runtime.settings.requests_per_minute
+async def count_address(request: Request, what: str, *, limit: int) -> None:
+    """Count a request of somebody unknown by the address it comes from."""
+    unknown = Caller(id=f"{what}:{_address(request)}", name="unknown", role=Role.READER)
+    await _count(request, context_of(request).runtime, unknown, limit=limit)
+
+
+async def _count(request: Request, runtime: Runtime, caller: Caller, *, limit: int) -> None:
     request.state.allowance = await limit_requests(runtime.database, caller, limit=limit, now=datetime.now(UTC))
 
 

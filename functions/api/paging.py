@@ -35,6 +35,20 @@ def decode_time_and_id(cursor: str | None) -> tuple[datetime, UUID] | None:
         raise _refused() from error
 
 
+def decode_time_and_text(cursor: str | None) -> tuple[datetime, str] | None:
+    """The position in a list ordered by time and a text."""
+    if cursor is None:
+        return None
+    try:
+        time, text = _decode(cursor)
+        at = datetime.fromisoformat(time).astimezone()
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise _refused() from error
+    if not isinstance(text, str) or "\0" in text:
+        raise _refused()
+    return at, text
+
+
 def decode_id(cursor: str | None) -> int | None:
     """The position in a list ordered by number."""
     if cursor is None:

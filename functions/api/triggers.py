@@ -46,6 +46,15 @@ async def api_integrations(
     return await _serve(req, context, client)
 
 
+@bp.route(route="webhooks/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
+@bp.durable_client_input(client_name="client")
+async def api_webhooks(
+    req: func.HttpRequest, context: func.Context, client: df.DurableFunctionsClient
+) -> func.HttpResponse:
+    """Deliveries of trackers."""
+    return await _serve(req, context, client)
+
+
 @bp.route(route="issues/{*rest}", methods=_METHODS, auth_level=func.AuthLevel.ANONYMOUS)
 async def api_issues(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
     """Normalized issues."""

@@ -45,6 +45,10 @@ class JobKind(StrEnum):
     SYNC = "sync"
 
 
+WEBHOOK_ACTOR = "webhook"
+"""Who asked for a sync of what webhooks told about."""
+
+
 class Turn(NamedTuple):
     """One attempt at a job, as it is handed to an orchestration."""
 

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from shared.domain.caller import Caller
@@ -68,10 +69,15 @@ async def insert_sync(connection: Connection, new: NewSync) -> Job:
         action="job.accepted",
         subject=f"job:{job.id}",
         before=None,
-        after={"import_source": new.import_source, "sync": new.options.model_dump(mode="json", exclude_defaults=True)},
+        after={"import_source": new.import_source, "sync": _told(new.options)},
     )
     log.info("Sync accepted", extra={"action": "sync_accepted", "job_id": str(job.id), "mode": new.options.mode})
     return job
+
+
+def _told(options: SyncOptions) -> dict[str, Any]:
+    """What the audit log keeps for ever; hundreds of issues of each burst of webhooks it need not."""
+    return options.model_dump(mode="json", exclude_defaults=True, exclude={"issues"})
 
 
 def require_usable(stored: StoredConnection) -> None:

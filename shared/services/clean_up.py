@@ -1,4 +1,4 @@
-"""Remove what has served its time: ended jobs with their files, expired upload URLs, request counts, old payloads."""
+"""Remove what has served its time: ended jobs with their files, expired upload URLs, counts, payloads, deliveries."""
 
 import logging
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from shared.blobs import Blobs
 from shared.services.accept_import import sent_blob
 from shared.settings import Settings
-from shared.store import audit_log, connections, jobs, request_counts, seen, streams, sync_lines
+from shared.store import audit_log, connections, jobs, request_counts, seen, streams, sync_lines, webhook_deliveries
 from shared.store.database import Connection, Database
 from shared.store.jobs import Job
 
@@ -21,6 +21,8 @@ async def _empty_payloads(connection: Connection, now: datetime) -> None:
     for stored in await connections.list_connections(connection, limit=10_000):
         if days := stored.settings.get("payload_days"):
             await streams.empty_payloads(connection, stored.slug, before=now - timedelta(days=days))
+            # What a webhook sent is a payload too.
+            await webhook_deliveries.purge(connection, before=now - timedelta(days=days), connection_id=stored.id)
 
 
 async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now: datetime) -> int:
@@ -32,6 +34,7 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
         await jobs.end_unclaimed_uploads(connection, now=now)
         await request_counts.purge(connection, before=now - timedelta(hours=1))
         await _empty_payloads(connection, now)
+        await webhook_deliveries.purge(connection, before=now - timedelta(days=settings.delivery_days))
     removed = 0
     for _ in range(_MOST_ROUNDS):
         found = await _remove_ended(database, blobs, settings, before=now - timedelta(days=settings.retention_days))

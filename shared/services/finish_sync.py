@@ -40,7 +40,7 @@ async def finish_sync(
         counts = total_counts(parts)
         level = "info" if state is JobState.COMPLETED else "error"
         await jobs.log(connection, job_id, level, f"Sync {state}", counts=counts, error=why)
-        if job.connection_id:
+        if job.connection_id and not _is_of_keys(job):
             await seen.forget_seen(connection, job.connection_id, but=job_id if state is JobState.FAILED else None)
         if job.connection_id and state is not JobState.CANCELLED:
             await _update_schedule(connection, job, state, why, now)
@@ -81,6 +81,10 @@ def _verdict(job: Job, parts: list[StoredPart], error: dict[str, Any] | None) ->
     return JobState.COMPLETED, None
 
 
+def _is_of_keys(job: Job) -> bool:
+    return job.sync is not None and job.sync.mode is SyncMode.KEYS
+
+
 def _read_all_issues(job: Job, parts: list[StoredPart]) -> bool:
     """Whether the job read the issues of every scope from the beginning."""
     if job.sync is None or job.sync.scopes:
@@ -99,7 +103,7 @@ async def _update_schedule(
     if schedule is None:
         return
     # Named issues say nothing of how scheduled syncs fare, in luck or not; a refused log-in concerns them all.
-    if job.sync is not None and job.sync.mode is SyncMode.KEYS and (why or {}).get("code") not in _PAUSING:
+    if _is_of_keys(job) and (why or {}).get("code") not in _PAUSING:
         return
     after = _after_success(schedule, job, now) if state is JobState.COMPLETED else _after_failure(schedule, why, now)
     await connections.save_schedule(connection, after)

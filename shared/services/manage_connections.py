@@ -29,6 +29,9 @@ RESERVED_SLUGS = frozenset(
     {"manual", "csv", "json", "unaccepted", "file", "sources", "health", "metrics", "credentials"}
 )
 
+# Credentials the tracker shows us, not we the tracker: a test proves nothing of them.
+_NOT_FOR_CALLS = frozenset({"webhook_secret"})
+
 
 class ConnectionView(BaseModel):
     """A connection as people may see it: which secrets it has, never what they are."""
@@ -81,7 +84,7 @@ class ConnectionChange(BaseModel):
     credentials: dict[str, Any] | None = Field(
         default=None,
         repr=False,
-        description="Those that are new; null removes one. The connection has to be tested again",
+        description="Those that are new; null removes one. But for `webhook_secret` it has to be tested again",
         examples=[{"token": "…"}],
     )
     active: StrictBool | None = Field(default=None, description="false: nothing is read until it is true again")
@@ -167,7 +170,7 @@ async def change_connection(
             settings=settings,
             credentials=credentials,
             active=before.active if change.active is None else change.active,
-            must_test=moved or change.credentials is not None,
+            must_test=moved or bool(set(change.credentials or ()) - _NOT_FOR_CALLS),
         )
         if after is None:
             raise NotFoundError(f"There is no connection {slug!r}")

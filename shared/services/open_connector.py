@@ -27,6 +27,7 @@ class Connectors:
         self.sealer = sealer
         self._client = client
         self._kept: dict[tuple[UUID, int, tuple[str, ...]], Connector] = {}
+        self._hook_secrets: dict[tuple[UUID, int], str] = {}
 
     async def of(self, connection: Connection, stored: StoredConnection) -> Connector:
         """The connector of a stored connection, with its watchlist where the source knows one."""
@@ -44,6 +45,20 @@ class Connectors:
     async def untracked(self, stored: StoredConnection) -> Connector:
         """A connector of its own that sees everything: for tests, discovery and counts."""
         return await self._make(stored, ())
+
+    async def webhook_secret(self, stored: StoredConnection) -> str | None:
+        """The secret of a connection's webhooks; None if it has none. For verifying only: never log or return it."""
+        entry = stored.credentials.get("webhook_secret")
+        if entry is None:
+            return None
+        key = (stored.id, stored.version)
+        if key not in self._hook_secrets:
+            if len(self._hook_secrets) >= _MOST_KEPT:
+                del self._hook_secrets[next(iter(self._hook_secrets))]
+            self._hook_secrets[key] = await asyncio.to_thread(
+                self.sealer.open, entry["sealed"], owner=str(stored.id), field="webhook_secret"
+            )
+        return self._hook_secrets[key]
 
     async def _make(self, stored: StoredConnection, tracked: tuple[str, ...]) -> Connector:
         made = connector_class(stored.source)

@@ -22,12 +22,12 @@ from shared.connectors._protocol import (
 )
 from shared.domain.errors import InvalidRequestError, SourceError, TributaryError, Trouble
 from shared.domain.stream import Stream
-from shared.domain.sync import SyncMode, SyncOptions
+from shared.domain.sync import NamedIssue, SyncMode, SyncOptions
 from shared.services.open_connector import Connectors, check_settings
 from shared.services.wait_turns import unexpected, wait_until
-from shared.store import connections, coverage, jobs, sync_ledger, sync_lines
+from shared.store import connections, coverage, issues, jobs, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
-from shared.store.database import Database
+from shared.store.database import Connection, Database
 from shared.store.jobs import Job
 from shared.store.sync_ledger import NewPart, NewWindow
 
@@ -88,9 +88,10 @@ async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt:
         if blocked := await connections.find_blocked_until(connection, stored.id, now=now):
             raise SourceError(Trouble.RATE_LIMIT, "The source wants no calls yet", retry_at=blocked)
         cursors = await sync_lines.find_cursors(connection, stored.id)
+        known = await _find_known(connection, stored, settings, job.sync)
     tally = start_tally()
     try:
-        plan = await _make_plan(connector, settings, job.sync, cursors)
+        plan = await _make_plan(connector, settings, job.sync, cursors, known)
     except SourceError as error:
         raise await _as_announced(database, stored, error) from error
     except TributaryError:
@@ -128,7 +129,10 @@ async def _make_plan(
     settings: ConnectorSettings,
     options: SyncOptions,
     cursors: Mapping[tuple[Stream, str], datetime],
+    known: "Known",
 ) -> Plan:
+    if options.issues:
+        return Plan(parts=await plan_named(connector, options.issues, known))
     if options.mode is SyncMode.KEYS:
         return Plan(parts=await _plan_keys(connector, options))
     scopes, gaps = await connector.scopes()
@@ -205,8 +209,52 @@ async def _plan_keys(connector: Connector, options: SyncOptions) -> list[NewPart
     return [part for scope in scopes for part in keys_parts(connector, wanted, scope=scope.id)]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What decides which of the issues that webhooks told about are asked for."""
+
+    # Keys of those that are stored, by id.
+    keys: Mapping[str, str | None]
+    # The settings choose among issues: one that is not stored may not be wanted, and is left to the next poll.
+    only: bool
+    # Streams that are read; empty for all.
+    streams: Sequence[Stream]
+
+
+async def _find_known(
+    connection: Connection, stored: StoredConnection, settings: ConnectorSettings, options: SyncOptions
+) -> Known:
+    keys = await issues.find_keys(connection, stored.slug, [each.id for each in options.issues if each.id])
+    tracked = await connections.list_tracked(connection, stored.id)
+    return Known(keys, only=settings.chooses or bool(tracked), streams=settings.streams)
+
+
+async def plan_named(connector: Connector, named: Sequence[NamedIssue], known: Known) -> list[NewPart]:
+    """Parts that read what webhooks told about; what lies where this connection does not read is left out."""
+    scopes = (await connector.scopes())[0] if any(each.scope for each in named) else []
+    places = {name.casefold(): scope for scope in scopes for name in (scope.name, scope.id)}
+    wanted: dict[tuple[Stream, Scope, str], list[tuple[str | None, str | None]]] = {}
+    for each in named:
+        scope = places.get(each.scope.casefold()) if each.scope else Scope(EVERYTHING, EVERYTHING)
+        read = each.stream in connector.streams and (not known.streams or each.stream in known.streams)
+        if scope is None or not read or (known.only and each.stream is Stream.ISSUES and each.id not in known.keys):
+            continue
+        key = each.key or known.keys.get(each.id or "")
+        wanted.setdefault((each.stream, scope, each.name if each.alone else ""), []).append((each.id, key))
+    return [
+        part
+        for (stream, scope, _), names in wanted.items()
+        for part in keys_parts(connector, names, scope=scope.id, stream=stream, scope_name=scope.name)
+    ]
+
+
 def keys_parts(
-    connector: Connector, wanted: Sequence[tuple[str | None, str | None]], *, scope: str = EVERYTHING
+    connector: Connector,
+    wanted: Sequence[tuple[str | None, str | None]],
+    *,
+    scope: str = EVERYTHING,
+    scope_name: str = "",
+    stream: Stream = Stream.ISSUES,
 ) -> list[NewPart]:
     """Parts that read issues by (external id, key); one of both may be unknown."""
     size = connector.keys_per_part
@@ -219,7 +267,7 @@ def keys_parts(
             "ids": [each["id"] for each in known],
             "keys": [key for external_id, key in piece if not external_id and key],
         }
-        parts.append(NewPart(PartKind.KEYS, Stream.ISSUES, scope, scope, None, query))
+        parts.append(NewPart(PartKind.KEYS, stream, scope, scope_name or scope, None, query))
     return parts
 
 

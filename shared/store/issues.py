@@ -1,5 +1,6 @@
 """Reading normalized issues: lists by keyset, one with all that belongs to it."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -69,6 +70,15 @@ async def has_label(connection: Connection, import_source: str) -> bool:
         {"label": import_source},
     )
     return bool((await cursor.fetchone() or {"found": False})["found"])
+
+
+async def find_keys(connection: Connection, import_source: str, ids: Collection[str]) -> dict[str, str | None]:
+    """Keys of stored issues by external id; what is not stored is not there."""
+    cursor = await connection.execute(
+        "select external_id, key from issues where import_source = %s and external_id = any(%s)",
+        (import_source, list(ids)),
+    )
+    return {row["external_id"]: row["key"] for row in await cursor.fetchall()}
 
 
 async def find_issue(connection: Connection, import_source: str, external_id: str) -> DictRow | None:

@@ -150,9 +150,13 @@ async def is_busy(connection: Connection, connection_id: UUID) -> bool:
 
 
 async def find_last_success(connection: Connection, connection_id: UUID) -> datetime | None:
-    """When a sync of a connection last ended well."""
+    """When a sync of a connection last ended well; one for webhooks proves nothing about the rest."""
     cursor = await connection.execute(
-        "select max(finished_at) as at from jobs where connection_id = %s and state = 'completed'", (connection_id,)
+        """
+        select max(finished_at) as at from jobs
+         where connection_id = %s and state = 'completed' and requested_by <> 'webhook'
+        """,
+        (connection_id,),
     )
     row = await cursor.fetchone()
     return row["at"] if row else None
