@@ -52,7 +52,7 @@ def test_an_issue_of_an_iteration_that_was_closed_as_a_duplicate() -> None:
 
     assert (issue.sprint, issue.sprint_ids) == ("2025-05-05 - 2025-05-18", ("iteration-6021", "6021"))
     assert (issue.parent, issue.resolution) == ("tidewater/quay&5", "duplicate")
-    assert (issue.priority, issue.severity, issue.estimate_seconds) == ("3-Other", None, None)
+    assert (issue.priority, issue.severity, issue.estimate_seconds) == ("3-Other", "medium", None)
     assert issue.environment == {"Terminal": "4", "Firmware": "2.11"}
     assert issue.labels == ("Priority::3-Other", "team::R&D")
 
