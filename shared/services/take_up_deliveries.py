@@ -1,7 +1,7 @@
 """Act on stored deliveries: ask the source again for what they name, in jobs that each take up all that waits.
 
-A delivery is a hint. A burst becomes one job per connection, then one more for what came meanwhile; nothing runs beside
-another job of the connection. What a failed job had taken up is tried again a few times.
+A delivery is a hint. A burst becomes one job of the connection, then one more for what came meanwhile. What a failed
+job had taken up is tried again a few times.
 """
 
 import logging
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from shared.domain.job import WEBHOOK_ACTOR, JobState, Priority
+from shared.domain.job import WEBHOOK_ACTOR, JobState
 from shared.domain.sync import NamedIssue, SyncMode, SyncOptions
 from shared.services.accept_sync import insert_sync
 from shared.store import connections, sync_ledger, webhook_deliveries
@@ -64,7 +64,6 @@ async def _take_up(connection: Connection, connection_id: UUID, now: datetime) -
             source=stored.source,
             import_source=stored.slug,
             connection_id=stored.id,
-            priority=Priority.HIGH,
             options=SyncOptions(mode=SyncMode.KEYS, issues=tuple(issues)),
             requested_by=WEBHOOK_ACTOR,
         ),
@@ -84,7 +83,7 @@ async def _may_call(connection: Connection, stored: StoredConnection, now: datet
     schedule = await connections.find_schedule(connection, stored.id)
     if schedule is None or schedule.paused:
         return False
-    return not await webhook_deliveries.is_blocked(connection, stored.id)
+    return not await webhook_deliveries.has_job(connection, stored.id)
 
 
 def coalesce(pending: Sequence[StoredDelivery], *, most: int) -> tuple[list[str], list[NamedIssue]]:

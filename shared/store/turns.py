@@ -17,7 +17,7 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
 
     At most `limit` jobs run at once, and one per import_source, so that the files of one label are loaded in the order
     they came. Reading named issues is short: it has one more place of its own, waits for no other sync of its
-    connection, and lets none wait. Call inside a transaction.
+    connection, and lets none wait; while a source makes one wait, others have its place. Call inside a transaction.
     """
     await connection.execute("select pg_advisory_xact_lock(%s)", (_CLAIM_LOCK,))
     cursor = await connection.execute(
@@ -26,7 +26,7 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
             select *, coalesce(sync ->> 'mode' = 'keys', false) as short
               from jobs where state in ('queued', 'processing', 'retrying')
         ), running as (
-            select import_source, short from told where state <> 'queued'
+            select import_source, short, state from told where state <> 'queued'
         ), first_of_each as (
             select distinct on (import_source, short) id, short, priority_rank, created_at
               from told waiting
@@ -44,7 +44,8 @@ async def claim_jobs(connection: Connection, *, limit: int) -> list[Turn]:
           from placed
          where jobs.id = placed.id and jobs.state = 'queued'
            and place <= case when placed.short then 1 else %(limit)s end
-                      - (select count(*) from running where running.short = placed.short)
+                      - (select count(*) from running
+                          where running.short = placed.short and (not running.short or running.state = 'processing'))
         returning jobs.id, attempt, kind
         """,
         {"limit": limit},

@@ -18,6 +18,7 @@ create table webhook_deliveries (
     primary key (connection_id, delivery_id)
 );
 create index webhook_deliveries_listed on webhook_deliveries (connection_id, received_at desc, delivery_id desc);
+create index webhook_deliveries_by_status on webhook_deliveries (connection_id, status, received_at desc, delivery_id desc);
 create index webhook_deliveries_open on webhook_deliveries (connection_id, received_at)
     where status in ('pending', 'processing');
 create index webhook_deliveries_job on webhook_deliveries (job_id) where job_id is not null;
@@ -31,4 +32,4 @@ create table webhook_refusals (
     last_at timestamptz not null
 );
 
-create index jobs_webhook on jobs (connection_id, finished_at desc) where requested_by = 'webhook';
+create index jobs_webhook on jobs (connection_id) where requested_by = 'webhook';

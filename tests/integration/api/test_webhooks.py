@@ -200,6 +200,6 @@ async def test_a_job_of_webhooks_can_be_looked_up(
     shown = (await reader.get(f"/api/import/status/{job_id}")).json()
     (delivery,) = (await reader.get("/api/webhooks/petrel/deliveries")).json()["items"]
 
-    assert (shown["requested_by"], shown["priority"]) == ("webhook", "high")
+    assert (shown["requested_by"], shown["priority"]) == ("webhook", "normal")
     assert delivery["issues"] == [{"id": "10001", "key": "HARBOR-1", "scope": None, "stream": "issues"}]
     assert UUID(delivery["job_id"]) == job_id

@@ -15,11 +15,11 @@ from shared.blobs import Blobs
 from shared.connectors import connectors
 from shared.domain.errors import ConflictError, NotAuthenticatedError, NotFoundError, UnavailableError
 from shared.domain.job import JobState, Turn
-from shared.domain.sync import SyncMode, SyncOptions
+from shared.domain.sync import SyncMode
 from shared.security.outbound import guarded_client
 from shared.security.sealing import KeyRing, Sealer
 from shared.services.accept_delivery import Taken, accept_delivery
-from shared.services.accept_sync import accept_sync
+from shared.services.announce_retry import announce_wait
 from shared.services.clean_up import clean_up
 from shared.services.control_jobs import cancel_job
 from shared.services.dispatch_jobs import dispatch
@@ -215,46 +215,61 @@ async def test_a_burst_becomes_a_few_jobs_and_each_issue_is_asked_for_once(conne
         assert runner.tracker.count("/bulkfetch") == 2, "one issue, then the other deliveries together"
 
 
-async def test_deliveries_wait_behind_a_running_job(connected: Connect) -> None:
+async def test_deliveries_wait_for_the_job_before_them_and_for_no_other(connected: Connect) -> None:
     world = world_with(2)
     async with hooked(connected, world) as runner:
-        running = await runner.accept()
-        await deliver(runner, world.all_current()[0])
+        await runner.accept()  # a sync that runs for hours
+        first, second = world.all_current()
+        await deliver(runner, first)
+        assert await take_up_deliveries(runner.database, now=datetime.now(UTC)) == 1
+        turns: list[Turn] = []
+
+        async def start(turn: Turn) -> None:
+            turns.append(turn)
+
+        await dispatch(runner.database, start, concurrency=3)
+        (turn,) = turns
+        await deliver(runner, second)
         assert await take_up_deliveries(runner.database, now=datetime.now(UTC)) == 0
-        assert await statuses(runner) == [("pending", None)]
-        await runner.run(running)
+        assert [status for status, _ in await statuses(runner)] == ["processing", "pending"]
+        await runner.run(turn.job_id, turn.attempt)
 
         assert await act(runner) == [JobState.COMPLETED]
-        assert await statuses(runner) == [("done", None)]
+        assert await statuses(runner) == [("done", None)] * 2
 
 
-async def test_webhooks_overtake_a_waiting_sync_once_and_never_keep_the_poll_from_its_turn(connected: Connect) -> None:
-    world = world_with(2)
+async def test_webhooks_keep_no_poll_from_its_turn(connected: Connect) -> None:
+    world = world_with(1)
     async with hooked(connected, world) as runner:
         await deliver(runner, world.all_current()[0])
         assert await take_up_deliveries(runner.database, now=datetime.now(UTC)) == 1
         await runner.execute("update schedules set next_run_at = now() - interval '1 minute'")
-        assert await start_due_syncs(runner.database, now=datetime.now(UTC)) == 1, "a webhook kept the poll away"
-        order: list[str] = []
+        assert await start_due_syncs(runner.database, now=datetime.now(UTC)) == 1
+        turns: list[Turn] = []
 
-        async def run_next() -> None:
-            turns: list[Turn] = []
+        async def start(turn: Turn) -> None:
+            turns.append(turn)
 
-            async def start(turn: Turn) -> None:
-                turns.append(turn)
+        assert await dispatch(runner.database, start, concurrency=3) == 2
 
-            await dispatch(runner.database, start, concurrency=3)
-            (turn,) = turns
-            (job,) = await runner.fetch("select requested_by from jobs where id = %s", turn.job_id)
-            order.append(job["requested_by"])
-            await deliver(runner, world.all_current()[1])
-            await runner.run(turn.job_id, turn.attempt)
-            await take_up_deliveries(runner.database, now=datetime.now(UTC))
 
-        for _ in range(3):
-            await run_next()
+async def test_a_source_that_says_later_holds_up_the_webhooks_of_no_other(connected: Connect) -> None:
+    async with (
+        hooked(connected, world_with(1)) as limited,
+        hooked(connected, world_with(1, "gitlab"), "gitlab") as other,
+    ):
+        await deliver(limited, limited.tracker.world.all_current()[0])
+        await take_up_deliveries(limited.database, now=datetime.now(UTC))
+        turns: list[Turn] = []
 
-        assert order == ["webhook", "schedule", "webhook"]
+        async def start(turn: Turn) -> None:
+            turns.append(turn)
+
+        await dispatch(limited.database, start, concurrency=3)
+        await announce_wait(limited.database, turns[0].job_id, until=datetime.now(UTC) + timedelta(hours=1))
+        await deliver(other, other.tracker.world.all_current()[0])
+
+        assert await act(other) == [JobState.COMPLETED]
 
 
 async def test_a_failed_job_leaves_its_deliveries_to_be_tried_again_and_then_to_a_person(connected: Connect) -> None:
@@ -486,16 +501,3 @@ async def test_deliveries_are_kept_for_thirty_days_and_no_longer_than_payloads(
         assert [row["delivery_id"] for row in kept] == ["d-29", "d-3"]
         left = await runner.fetch("select delivery_id from webhook_deliveries")
         assert [row["delivery_id"] for row in left] == ["d-3"]
-
-
-async def test_a_job_that_was_accepted_before_goes_on_beside(connected: Connect) -> None:
-    """A queued sync that nobody overtook yet gives way to webhooks, which are quick."""
-    world = world_with(1)
-    async with hooked(connected, world) as runner:
-        await accept_sync(runner.database, OPERATOR, runner.slug, SyncOptions())
-        await deliver(runner, world.all_current()[0])
-
-        assert await act(runner) == [JobState.COMPLETED] * 2
-
-        rows = await runner.fetch("select requested_by from jobs where sync ->> 'mode' <> 'full' order by started_at")
-        assert [row["requested_by"] for row in rows] == ["webhook", OPERATOR.id]
