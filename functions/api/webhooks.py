@@ -35,6 +35,7 @@ Operator = Annotated[Caller, Depends(needs(Role.OPERATOR))]
 Slug = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", description="Slug of the connection")]
 DeliveryId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:~=-]{0,127}$", description="Id of the delivery")]
 
+_EXAMPLE_ID = "7f6c1b0e-2f5f-4f52-9d0c-0b7b8f3c1a11"
 _BODIES: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -65,7 +66,7 @@ class DeliveryPage(BaseModel):
 class Received(BaseModel):
     """The delivery is stored; what it names is asked for again."""
 
-    delivery_id: str
+    delivery_id: str = Field(examples=[_EXAMPLE_ID])
     status: Literal["stored", "repeated"] = Field(description="`repeated`: it had come before, and is not acted on")
 
 
@@ -82,7 +83,7 @@ async def status(context: InContext, request: Request, _caller: Reader) -> Webho
     summary="Receive a delivery",
     responses={
         200: {"model": Received, "description": "It had come before; nothing is done twice"},
-        **problems(401, 413),
+        **problems(413, 422),
     },
     openapi_extra=_BODIES,
 )

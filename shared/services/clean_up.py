@@ -73,5 +73,7 @@ async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, *,
 
 def _blobs_of(job: Job) -> list[str]:
     """What may lie in our container for a job: the file as it was sent, its rewritten copy, its index."""
+    if job.sync is not None:
+        return []
     sent = [sent_blob(job.id, job.file_name)] if job.file_name else []
     return [*sent, f"{job.id}/rewritten", f"{job.id}/index"]

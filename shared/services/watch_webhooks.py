@@ -33,7 +33,7 @@ class WebhookStatus(BaseModel):
     last_delivery_at: datetime | None
     waiting: int = Field(description="Deliveries that are not acted upon yet")
     last_24_hours: dict[DeliveryStatus, int] = Field(description="Deliveries by status", examples=[{"done": 41}])
-    last_error: str | None = Field(description="Of the last 24 hours")
+    last_error: str | None = Field(description="Of the last 24 hours", examples=["The source answered 403 Forbidden"])
     refused: int = Field(description="Calls that proved nothing, since ever")
     refused_at: datetime | None
     refused_why: str | None = Field(examples=["x-hub-signature does not fit the body and the secret"])
@@ -44,7 +44,7 @@ class NamedView(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
-    id: str | None
+    id: str | None = Field(examples=["10417"])
     key: str | None
     scope: str | None = Field(description="Project, repository or table, by id or name")
     stream: Stream
@@ -55,12 +55,14 @@ class DeliveryView(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", from_attributes=True)
 
-    delivery_id: str
+    delivery_id: str = Field(examples=["7f6c1b0e-2f5f-4f52-9d0c-0b7b8f3c1a11"])
     event: str = Field(examples=["jira:issue_updated"])
     status: DeliveryStatus
-    error: str | None = Field(description="Why it is ignored, has failed, or failed the last time")
+    error: str | None = Field(
+        description="Why it is ignored, has failed, or failed the last time", examples=["It is about no issue"]
+    )
     signature: Literal["hmac", "jwt", "token", "address"] = Field(description="How it was proven")
-    headers: dict[str, str]
+    headers: dict[str, str] = Field(examples=[{"x-atlassian-webhook-flow": "Primary"}])
     issues: tuple[NamedView, ...] = Field(description="What the source is asked for again")
     attempts: int
     retry_at: datetime | None
