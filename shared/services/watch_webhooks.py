@@ -79,21 +79,17 @@ async def list_webhooks(database: Database, *, base_url: str) -> list[WebhookSta
     async with database.connection() as connection:
         every = await connections.list_connections(connection, limit=_MOST_CONNECTIONS)
         told = await webhook_deliveries.summarize(connection)
-        paused = {each.id: await connections.find_schedule(connection, each.id) for each in every}
-    return [
-        _status(each, told.get(each.id, {}), base_url, paused=bool((held := paused[each.id]) and held.paused))
-        for each in every
-    ]
+    return [_status(each, told.get(each.id, {}), base_url) for each in every]
 
 
-def _status(stored: StoredConnection, told: dict[str, Any], base_url: str, *, paused: bool) -> WebhookStatus:
+def _status(stored: StoredConnection, told: dict[str, Any], base_url: str) -> WebhookStatus:
     has_secret = "webhook_secret" in stored.credentials
     return WebhookStatus(
         slug=stored.slug,
         source=stored.source,
         address=f"{base_url}/api/webhooks/{stored.slug}",
         has_secret=has_secret,
-        advice=_advice(stored, has_secret=has_secret, paused=paused),
+        advice=_advice(stored, has_secret=has_secret, paused=told.get("paused", False)),
         last_delivery_at=told.get("last_at"),
         waiting=told.get("waiting") or 0,
         last_24_hours=told.get("counts") or {},

@@ -249,13 +249,14 @@ async def list_deliveries(
 
 
 async def summarize(connection: Connection) -> dict[UUID, dict[str, Any]]:
-    """Of every connection: last_at, counts (by status, over 24 hours), last_error, waiting, refusals, refused_at, why.
+    """Of every connection how its webhook fares.
 
-    A connection nobody ever called is not there.
+    Fields: paused, last_at, counts (by status, over 24 hours), last_error, waiting, refusals, refused_at, why.
     """
     cursor = await connection.execute(
         """
-        select connections.id, last.received_at as last_at, failed.error as last_error, waiting.number as waiting,
+        select connections.id, coalesce(schedules.paused, false) as paused, last.received_at as last_at,
+               failed.error as last_error, waiting.number as waiting,
                coalesce(counted.counts, '{}') as counts, refusals.refusals, refusals.last_at as refused_at,
                refusals.reason as why
           from connections
@@ -273,6 +274,7 @@ async def summarize(connection: Connection) -> dict[UUID, dict[str, Any]]:
                                       where connection_id = connections.id
                                         and received_at > now() - interval '24 hours'
                                       group by status) by_status) counted on true
+          left join schedules on schedules.connection_id = connections.id
           left join webhook_refusals refusals on refusals.connection_id = connections.id
         """
     )
