@@ -35,6 +35,7 @@ ENDED = {"completed", "failed", "cancelled"}
 TARGET = 1.3
 CHANGED_SHARE = 0.01
 SERVE_SECONDS = 300
+POLL_SECONDS = 0.5
 DEADLINE_SECONDS = 1_800
 DAY_SECONDS = 24 * 3_600
 
@@ -90,8 +91,8 @@ class Bench:
             while (status := self._call("GET", f"/import/status/{job}"))["state"] not in ENDED:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"The sync of {self.slug} did not end in time")
-                time.sleep(0.1)
-        # The client polls; what counts is when the sync had ended.
+                time.sleep(POLL_SECONDS)
+        # The client polls, seldom enough to cost nothing; what counts is when the sync had ended.
         cost.seconds = status["seconds"]
         if status["state"] != "completed":
             raise SystemExit(f"The sync of {self.slug} {status['state']}: {status['error']}")

@@ -1,12 +1,17 @@
-"""Start and look up orchestrations of jobs; the instance id is the job id and its attempt."""
+"""Start, look up and forget orchestrations of jobs; the instance id is the job id and its attempt."""
+
+import logging
 
 import azure.durable_functions as df
 import grpc
 from durabletask.client import OrchestrationStatus
 
 from shared.domain.job import JobKind, Turn
+from shared.services.clean_up import Purge
 from shared.services.dispatch_jobs import Starter
 from shared.services.recover_jobs import IsAlive
+
+log = logging.getLogger(__name__)
 
 _ORCHESTRATORS = {JobKind.ISSUES: "import_job", JobKind.PROJECTS: "import_job", JobKind.SYNC: "sync_job"}
 _LIVE = {OrchestrationStatus.PENDING, OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED}
@@ -32,6 +37,19 @@ def starter(client: df.DurableFunctionsClient) -> Starter:
                 raise
 
     return start
+
+
+def purger(client: df.DurableFunctionsClient) -> Purge:
+    """Forgets histories; the task hub would otherwise grow for ever."""
+
+    async def purge(turn: Turn) -> None:
+        try:
+            await client.purge_orchestration(instance_id(turn), recursive=False)
+        except grpc.RpcError as error:
+            # Left behind, it costs room and nothing else; the job's own traces must not stay for it.
+            log.warning("History not purged", extra={"action": "purge_failed", "reason": str(error.code())})
+
+    return purge
 
 
 def liveness(client: df.DurableFunctionsClient) -> IsAlive:

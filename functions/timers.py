@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import azure.durable_functions as df
 import azure.functions as func
 
-from functions.durable import liveness, starter
+from functions.durable import liveness, purger, starter
 from functions.runtime import runtime
 from shared.services.clean_up import clean_up as remove_old
 from shared.services.dispatch_jobs import dispatch
@@ -32,7 +32,8 @@ async def keep_going(timer: func.TimerRequest, client: df.DurableFunctionsClient
 
 
 @bp.timer_trigger(arg_name="timer", schedule="0 15 2 * * *")
-async def clean_up(timer: func.TimerRequest) -> None:  # noqa: ARG001
+@bp.durable_client_input(client_name="client")
+async def clean_up(timer: func.TimerRequest, client: df.DurableFunctionsClient) -> None:  # noqa: ARG001
     """Remove ended jobs after their retention."""
     now = await runtime()
-    await remove_old(now.database, now.blobs, now.settings, now=datetime.now(UTC))
+    await remove_old(now.database, now.blobs, now.settings, purger(client), now=datetime.now(UTC))

@@ -95,9 +95,13 @@ def decide(
     return Fate.CHANGED if newer else Fate.STALE
 
 
-def content_hash(record: dict[str, Any]) -> bytes:
-    """Sixteen bytes that tell two versions of a record apart, whatever the order of their fields."""
-    encoded = orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+def encode_record(record: dict[str, Any]) -> bytes:
+    """A record as JSON, written one way whatever the order of its fields."""
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def content_hash(encoded: bytes) -> bytes:
+    """Sixteen bytes that tell two versions of an encoded record apart."""
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 

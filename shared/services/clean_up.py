@@ -1,9 +1,11 @@
-"""Remove what has served its time: ended jobs with their files, expired upload URLs, counts, payloads, deliveries."""
+"""Remove what has served its time: ended jobs, files and histories, upload URLs, counts, old payloads, deliveries."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from shared.blobs import Blobs
+from shared.domain.job import Turn
 from shared.services.accept_import import sent_blob
 from shared.settings import Settings
 from shared.store import audit_log, connections, jobs, request_counts, seen, streams, sync_lines, webhook_deliveries
@@ -11,6 +13,9 @@ from shared.store.database import Connection, Database
 from shared.store.jobs import Job
 
 log = logging.getLogger(__name__)
+
+# Forgets the history of an attempt's orchestration; one that is gone already is as good.
+Purge = Callable[[Turn], Awaitable[None]]
 
 _ACTOR = "retention"
 # One run removes so many groups of jobs at most; a day that ends more is caught up by the next.
@@ -25,7 +30,7 @@ async def _empty_payloads(connection: Connection, now: datetime) -> None:
             await webhook_deliveries.purge(connection, before=now - timedelta(days=days), connection_id=stored.id)
 
 
-async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now: datetime) -> int:
+async def clean_up(database: Database, blobs: Blobs, settings: Settings, purge: Purge, *, now: datetime) -> int:
     """Delete jobs that ended before the retention, with the files Tributary stored for them; returns how many.
 
     Files that somebody dropped into the uploads container are theirs and stay. Issues and the audit log stay.
@@ -37,7 +42,8 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
         await webhook_deliveries.purge(connection, before=now - timedelta(days=settings.delivery_days))
     removed = 0
     for _ in range(_MOST_ROUNDS):
-        found = await _remove_ended(database, blobs, settings, before=now - timedelta(days=settings.retention_days))
+        before = now - timedelta(days=settings.retention_days)
+        found = await _remove_ended(database, blobs, settings, purge, before=before)
         removed += found
         if not found:
             break
@@ -48,13 +54,15 @@ async def clean_up(database: Database, blobs: Blobs, settings: Settings, *, now:
     return removed
 
 
-async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, *, before: datetime) -> int:
-    """Some of the ended jobs with their files."""
+async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, purge: Purge, *, before: datetime) -> int:
+    """Some of the ended jobs with their files and histories."""
     async with database.connection() as connection:
         ended = await jobs.list_ended(connection, before=before)
     for job in ended:
         for name in _blobs_of(job):
             await blobs.delete(settings.files_container, name)
+        for attempt in range(1, job.attempt + 1):
+            await purge(Turn(job.id, attempt, job.kind))
     if not ended:
         return 0
     async with database.transaction() as connection:
@@ -73,7 +81,6 @@ async def _remove_ended(database: Database, blobs: Blobs, settings: Settings, *,
 
 def _blobs_of(job: Job) -> list[str]:
     """What may lie in our container for a job: the file as it was sent, its rewritten copy, its index."""
-    if job.sync is not None:
+    if not job.file_name:
         return []
-    sent = [sent_blob(job.id, job.file_name)] if job.file_name else []
-    return [*sent, f"{job.id}/rewritten", f"{job.id}/index"]
+    return [sent_blob(job.id, job.file_name), f"{job.id}/rewritten", f"{job.id}/index"]

@@ -11,7 +11,7 @@ from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope, 
 from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Stream
-from shared.domain.sync import Fate, content_hash, decide
+from shared.domain.sync import Fate, content_hash, decide, encode_record
 from shared.services.accept_sync import require_open, require_usable
 from shared.services.manage_connections import existing
 from shared.services.open_connector import Connectors, heeding_limits
@@ -161,7 +161,9 @@ async def _compare(
             updated_at=issue.source_updated_at,
             would_be=decide(
                 held.get(issue.external_id),
-                content_hash=content_hash({**issue.payload, **kept.get(issue.external_id, {}).get("payload", {})}),
+                content_hash=content_hash(
+                    encode_record({**issue.payload, **kept.get(issue.external_id, {}).get("payload", {})})
+                ),
                 updated=issue.source_updated_at,
                 read_at=page.read_at,
                 authoritative=False,

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from shared.connectors._protocol import Page, PartKind, Sent
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Record, Stream
-from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of
+from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of, encode_record
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection
 from shared.store.jobs import Job
 from shared.store.seen import note_seen
-from shared.store.streams import Row, Writer, columns_of
+from shared.store.streams import Row, Writer
 from shared.store.sync_ledger import StoredPart
 
 # Parents before children, and always in one order, so that two pages never wait for each other's rows.
@@ -138,7 +138,7 @@ class _Write:
         self.created: set[str] = set()
 
     async def stream(self, stream: Stream, records: Mapping[str, tuple[Record, Sent]]) -> None:
-        rows = await self._rows(stream, records)
+        rows = await self._rows(records)
         open_ids = list(rows)
         held = await self._writer.find_held(stream, open_ids)
         touched = [
@@ -175,19 +175,20 @@ class _Write:
             authoritative=self._authoritative,
         )
 
-    async def _rows(self, stream: Stream, records: Mapping[str, tuple[Record, Sent]]) -> dict[str, Row]:
+    async def _rows(self, records: Mapping[str, tuple[Record, Sent]]) -> dict[str, Row]:
         partial = {i: keeps_of(sent) for i, (_, sent) in records.items() if keeps_of(sent).fields}
         kept: dict[str, Any] = {}
         if partial:
             keeps = next(iter(partial.values()))
             kept = await self._writer.find_kept(list(partial), keeps.fields, keeps.payload)
-        columns = set(columns_of(stream)) - {"payload"}
         rows: dict[str, Row] = {}
         for each, (record, sent) in records.items():
-            values = {**record.model_dump(include=columns), "payload": record.payload}
+            # The fields as they are: to have the model copy them would cost more than to write them.
+            values, payload = vars(record), record.payload
             if each in partial and each in kept:
-                values = {**values, **kept[each], "payload": {**values["payload"], **kept[each]["payload"]}}
-            rows[each] = Row(each, values, content_hash(values["payload"]), sent.scope)
+                values, payload = {**values, **kept[each]}, {**payload, **kept[each]["payload"]}
+            encoded = encode_record(payload)
+            rows[each] = Row(each, values, encoded, content_hash(encoded), sent.scope)
         return rows
 
     async def _link_sprints(self, written: set[str], records: Mapping[str, tuple[Record, Sent]]) -> None:

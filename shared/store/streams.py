@@ -29,10 +29,11 @@ _UNTOLD = [
 
 
 class Row(NamedTuple):
-    """A record on its way into its table; `values` are the model's fields as JSON."""
+    """A record on its way into its table; `values` are the fields of its model, `payload` is JSON."""
 
     external_id: str
-    values: dict[str, Any]
+    values: Mapping[str, Any]
+    payload: bytes
     content_hash: bytes
     scope: str
 
@@ -237,13 +238,18 @@ class Writer:
         }
 
     def _encode(self, rows: Sequence[Row]) -> str:
-        values = [self._complete(row) for row in rows]
-        encoded = orjson.dumps(values).decode()
+        encoded = orjson.dumps([self._complete(row) for row in rows])
         # PostgreSQL stores no NUL; trackers do let them through.
-        return orjson.dumps(_without_nul(values)).decode() if "\\u0000" in encoded else encoded
+        return (orjson.dumps(_without_nul(orjson.loads(encoded))) if b"\\u0000" in encoded else encoded).decode()
 
     def _complete(self, row: Row) -> dict[str, Any]:
-        return {**row.values, **self._tail, "content_hash": f"\\x{row.content_hash.hex()}", "scope": row.scope}
+        return {
+            **row.values,
+            **self._tail,
+            "payload": orjson.Fragment(row.payload),
+            "content_hash": f"\\x{row.content_hash.hex()}",
+            "scope": row.scope,
+        }
 
 
 def _without_nul(value: Any) -> Any:

@@ -36,3 +36,13 @@ async def run_started_jobs(
         job_id, attempt = started.pop(0)
         await run_job(database, blobs, settings, job_id, attempt)
         await dispatch(database, start, concurrency=settings.job_concurrency)
+
+
+class RecordingPurge:
+    """Takes note of the histories it is asked to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[UUID, int]] = []
+
+    async def __call__(self, turn: Turn) -> None:
+        self.forgotten.append((turn.job_id, turn.attempt))

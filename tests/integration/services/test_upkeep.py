@@ -20,7 +20,7 @@ from shared.store.jobs import Job
 from tests.integration.services.test_load_batch import given_claimed_job, titles
 from tests.support.api import RecordingStarter
 from tests.support.files import issues_csv
-from tests.support.pipeline import run_started_jobs
+from tests.support.pipeline import RecordingPurge, run_started_jobs
 from tests.support.settings import make_settings
 
 CONTENT = issues_csv([("R-1", "one")], header=("external_id", "title"))
@@ -84,10 +84,14 @@ async def test_clean_up_forgets_old_jobs_and_their_files_but_not_what_they_broug
     assert job.state is JobState.COMPLETED, "a file may be called index, as one of ours is"
     now = datetime.now(UTC)
 
-    assert await clean_up(database, blobs, SETTINGS, now=now + timedelta(days=6)) == 0
-    assert await clean_up(database, blobs, SETTINGS, now=now + timedelta(days=8)) == 1
+    purge = RecordingPurge()
+
+    assert await clean_up(database, blobs, SETTINGS, purge, now=now + timedelta(days=6)) == 0
+    assert purge.forgotten == []
+    assert await clean_up(database, blobs, SETTINGS, purge, now=now + timedelta(days=8)) == 1
 
     assert await find(database, job_id) is None
+    assert purge.forgotten == [(job_id, 1)]
     with pytest.raises(NotFoundError):
         await blobs.properties(SETTINGS.files_container, job.file_blob or "")
     assert await titles(database) == {"R-1": "one"}
@@ -100,7 +104,7 @@ async def test_clean_up_leaves_no_file_of_a_rewritten_import(database: Database,
     for name in names:
         assert (await blobs.properties(SETTINGS.files_container, name)).size
 
-    assert await clean_up(database, blobs, SETTINGS, now=datetime.now(UTC) + timedelta(days=8)) == 1
+    assert await clean_up(database, blobs, SETTINGS, RecordingPurge(), now=datetime.now(UTC) + timedelta(days=8)) == 1
 
     for name in names:
         with pytest.raises(NotFoundError):

@@ -18,6 +18,7 @@ from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.support.pipeline import RecordingPurge
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
 from tests.support.sync import SyncRunner
@@ -184,10 +185,11 @@ async def test_payloads_are_emptied_after_their_days_and_columns_stay(connected:
         assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
         before = await stored_issues(runner)
         blobs = Blobs(make_settings(storage_connection="UseDevelopmentStorage=true"))
+        now = datetime.now(UTC)
 
-        await clean_up(runner.database, blobs, runner.settings, now=datetime.now(UTC) + timedelta(days=1))
+        await clean_up(runner.database, blobs, runner.settings, RecordingPurge(), now=now + timedelta(days=1))
         kept = await runner.fetch("select count(*) as full from issues where payload <> '{}'")
-        await clean_up(runner.database, blobs, runner.settings, now=datetime.now(UTC) + timedelta(days=31))
+        await clean_up(runner.database, blobs, runner.settings, RecordingPurge(), now=now + timedelta(days=31))
         left = await runner.fetch("select count(*) as full from issues where payload <> '{}'")
 
         assert (kept[0]["full"], left[0]["full"]) == (3, 0)

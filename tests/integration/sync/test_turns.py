@@ -17,7 +17,7 @@ from shared.services.accept_sync import accept_sync
 from shared.services.control_jobs import cancel_job
 from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
-from shared.store import jobs
+from shared.store import turns
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.sources import SOURCES, new_world
@@ -90,7 +90,7 @@ async def test_connections_of_one_account_keep_off_together(connected: Connect) 
 def quota_of(runner: SyncRunner, monkeypatch: pytest.MonkeyPatch, quota: Quota) -> Iterator[None]:
     with monkeypatch.context() as patched:
         patched.setattr("shared.connectors._gitlab_refusals.read_quota", lambda _headers: quota)
-        patched.setattr("shared.connectors.gitlab.read_quota", lambda _headers: quota)
+        patched.setattr("shared.connectors._gitlab_api.read_quota", lambda _headers: quota)
         runner.connectors = connectors_for_tests()
         yield
     runner.connectors = connectors_for_tests()
@@ -131,7 +131,7 @@ async def test_named_issues_wait_for_no_backfill_and_break_none_of_its_windows(c
             await accept_sync(runner.database, OPERATOR, slug, SyncOptions(mode=SyncMode.KEYS, keys=("HARBOR-2",))),
         ]
         async with runner.database.transaction() as connection:
-            claimed = {turn.job_id for turn in await jobs.claim_jobs(connection, limit=1)}
+            claimed = {turn.job_id for turn in await turns.claim_jobs(connection, limit=1)}
         full, _, named, _ = (job.id for job in waiting)
         lanes = await plan_sync(runner.database, runner.connectors, full, 1)
 
