@@ -31,6 +31,7 @@ from shared.services.watch_connections import list_health
 from shared.services.watch_webhooks import list_deliveries, list_webhooks, replay_delivery
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.support.pipeline import RecordingPurge
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
 from tests.support.sync import OPERATOR, SyncRunner
@@ -493,10 +494,10 @@ async def test_deliveries_are_kept_for_thirty_days_and_no_longer_than_payloads(
             )
         settings = make_settings()
 
-        await clean_up(runner.database, blobs, settings, now=datetime.now(UTC))
+        await clean_up(runner.database, blobs, settings, RecordingPurge(), now=datetime.now(UTC))
         kept = await runner.fetch("select delivery_id from webhook_deliveries order by delivery_id")
         await runner.execute("""update connections set settings = settings || '{"payload_days": 7}'""")
-        await clean_up(runner.database, blobs, settings, now=datetime.now(UTC))
+        await clean_up(runner.database, blobs, settings, RecordingPurge(), now=datetime.now(UTC))
 
         assert [row["delivery_id"] for row in kept] == ["d-29", "d-3"]
         left = await runner.fetch("select delivery_id from webhook_deliveries")
