@@ -44,17 +44,18 @@ def _churn(tracker: "Tracker", values: Values) -> None:
 
 
 def _edit(tracker: "Tracker", values: Values) -> Values:
-    return {"issues": edit_some(tracker.world, values["issues"])}
+    return {"issues": [_told(each) for each in edit_some(tracker.world, **values)]}
 
 
-def edit_some(world: World, count: int) -> list[int]:
-    """Edit so many issues, a second apart; answers their ids."""
+def edit_some(world: World, issues: int, mark: str = "again") -> list[Issue]:
+    """Edit so many issues, a second apart; their titles then end with the mark."""
     existing = world.all_current()
-    chosen = world.random.sample(existing, min(count, len(existing)))
+    chosen = world.random.sample(existing, min(issues, len(existing)))
+    edited: list[Issue] = []
     for issue in chosen:
         world.advance(1)
-        world.edit(issue.id, title=f"{issue.title}, again", body=f"{issue.body}\nSeen again.\n")
-    return [issue.id for issue in chosen]
+        edited.append(world.edit(issue.id, title=f"{issue.title}, {mark}", body=f"{issue.body}\nSeen again.\n"))
+    return edited
 
 
 def _change(tracker: "Tracker", values: Values) -> Values:

@@ -193,7 +193,7 @@ class Hooks:
         """Whether the caller may set up webhooks, in whatever way this tracker's callers say who they are."""
         kind, _, value = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() == "basic":
-            value = b64decode(value).decode().rpartition(":")[2]
+            value = _password(value)
         return OWNER_TOKEN in {value, request.headers.get("PRIVATE-TOKEN")}
 
     # Sending
@@ -300,6 +300,7 @@ class Hooks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._session:
             await self._session.close()
+            self._session = None
 
 
 def is_success(status: int | None) -> bool:
@@ -334,6 +335,14 @@ def parts[T](before: Iterable[T], after: Iterable[T]) -> Parts[T]:
 def changed(before: Issue, after: Issue, names: Iterable[str]) -> list[str]:
     """Those of the fields that differ."""
     return [name for name in names if getattr(before, name) != getattr(after, name)]
+
+
+def _password(pair: str) -> str:
+    """Of basic authentication; nothing if it is none."""
+    try:
+        return b64decode(pair).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _is_loopback(url: str) -> bool:

@@ -144,6 +144,20 @@ async def test_only_loopback_is_called(url: str) -> None:
         JiraTracker(small()).hooks.register(url, SECRET)
 
 
+@pytest.mark.parametrize("kind", [JiraTracker, GitHubTracker, GitLabTracker])
+async def test_only_owners_set_webhooks_up(kind: type[Tracker], receiver: Receiver) -> None:
+    paths = {"jira": "/rest/webhooks/1.0/webhook", "github": "/repos/tidewater/harbor/hooks"}
+    async with kind(small()) as tracker:
+        path = paths.get(tracker.source, "/api/v4/projects/tidewater%2Fharbor/hooks")
+        owner = {"Authorization": f"Basic {base64.b64encode(f'ada:{OWNER_TOKEN}'.encode()).decode()}"}
+        answers = [
+            await asked(tracker, "GET", path, headers=headers)
+            for headers in (owner, {"PRIVATE-TOKEN": OWNER_TOKEN}, {"Authorization": "Basic ?!"}, {"Authorization": ""})
+        ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 401, 401]
+
+
 async def test_redirects_are_not_followed(receiver: Receiver) -> None:
     tracker = GitHubTracker(small())
     async with told(tracker, receiver):
