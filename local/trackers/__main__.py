@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from local.trackers._control import churn
+from local.trackers._control import churn, edit_some
 from local.trackers._hooks import OWNER_TOKEN
 from local.trackers.known import PROJECTS, connection_to, seeded_tracker, sources
 from local.trackers.service import Tracker
@@ -52,11 +52,17 @@ async def serve(state: Path, trackers: list[Tracker], port: int, hooks: Sequence
         await tracker.stop()
 
 
+def mark_of(day: int) -> str:
+    """What the title of the day's last edit ends with."""
+    return f"day {day}"
+
+
 def live(tracker: Tracker, days: int, changes: int) -> Tracker:
     """Let days pass as `/_control` calls do, so that a tracker that is started again is where it was."""
-    for _ in range(days):
+    for day in range(1, days + 1):
         churn(tracker.world, changes)
         tracker.world.advance(DAY_SECONDS)
+        edit_some(tracker.world, 1, mark_of(day))
     return tracker
 
 
