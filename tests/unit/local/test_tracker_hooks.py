@@ -1,95 +1,27 @@
 """Webhooks of the simulated trackers: shapes, signatures computed here once more, second attempts, and faults."""
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
 import httpx
 import orjson
 import pytest
-from aiohttp import web
 
-from local.trackers._hooks import OWNER_TOKEN, Hook, HookError, HookFault, hex_hmac
+from local.trackers._hooks import OWNER_TOKEN, HookError, HookFault, hex_hmac
 from local.trackers.github import GitHubTracker
 from local.trackers.gitlab import GitLabTracker
 from local.trackers.jira import JiraTracker
 from local.trackers.sentry import SentryTracker
 from local.trackers.service import Tracker
 from local.trackers.servicenow import ServiceNowTracker
-from local.trackers.world import World, seeded
+from tests.support.hooks import SECRET, Receiver, first, small, told
 
-SECRET = "tide-tables-and-ropes"
 WHSEC = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 TRACKERS = [JiraTracker, GitHubTracker, GitLabTracker, SentryTracker, ServiceNowTracker]
-
-
-@dataclass
-class Call:
-    headers: Mapping[str, str]
-    body: bytes
-    query: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        return orjson.loads(self.body)
-
-
-@dataclass
-class Receiver:
-    """Keeps what it is sent; answers what it is told to, then 200."""
-
-    url: str = ""
-    calls: list[Call] = field(default_factory=list)
-    answers: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-
-    async def receive(self, request: web.Request) -> web.Response:
-        self.calls.append(Call(dict(request.headers), await request.read(), request.query_string))
-        await asyncio.sleep(self.seconds)
-        status = self.answers.pop(0) if self.answers else 200
-        return web.Response(status=status, headers={"Location": self.url} if status == 302 else {})
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    received = Receiver()
-    app = web.Application()
-    app.router.add_post("/hooks", received.receive)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    received.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
-    yield received
-    await runner.cleanup()
-
-
-def small() -> World:
-    return seeded(4, comments=1)
-
-
-@asynccontextmanager
-async def told(tracker: Tracker, receiver: Receiver, **values: Any) -> AsyncIterator[Hook]:
-    """A running tracker that tells the receiver of everything; pings are forgotten."""
-    tracker.hooks.set_pace(retry_seconds=0, late_seconds=0.02)
-    async with tracker:
-        hook = tracker.hooks.register(receiver.url, values.pop("secret", SECRET), **values)
-        await tracker.hooks.drain()
-        receiver.calls.clear()
-        yield hook
-        await tracker.hooks.drain()
-
-
-def first(tracker: Tracker, **wanted: Any) -> int:
-    """The id of an issue that has such values."""
-    issues = tracker.world.all_current()
-    return next(each.id for each in issues if all(getattr(each, name) == value for name, value in wanted.items()))
 
 
 def digest(content: bytes, secret: bytes = SECRET.encode()) -> str:
