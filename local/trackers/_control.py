@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from local.trackers.service import Tracker
 
 Values = dict[str, Any]
+_STATUSES = ("open", "in_progress", "done")
 
 
 def churn(world: World, changes: int) -> None:
@@ -22,7 +23,8 @@ def churn(world: World, changes: int) -> None:
         if act < 0.2 or not existing:
             world.create(pick.choice(list(world.projects)))
         elif act < 0.6:
-            world.edit(pick.choice(existing).id, status=pick.choice(("open", "in_progress", "done")))
+            issue = pick.choice(existing)
+            world.edit(issue.id, status=pick.choice([each for each in _STATUSES if each != issue.status]))
         elif act < 0.9:
             world.comment(pick.choice(existing).id)
         else:

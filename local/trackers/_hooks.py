@@ -289,6 +289,11 @@ class Hooks:
         if late_seconds is not None:
             self.late_seconds = late_seconds
 
+    @property
+    def under_way(self) -> int:
+        """Deliveries that are not over; those held until the next one are not among them."""
+        return len(self._tasks)
+
     async def drain(self) -> None:
         """Wait for everything that is on its way."""
         while self._tasks:

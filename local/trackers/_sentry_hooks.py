@@ -73,14 +73,13 @@ class SentryHooks(Hooks):
         yield from self._edited(before, after)
 
     def _edited(self, before: Issue, after: Issue) -> Iterator[Message]:
+        if before.updated != after.updated and (before.comments, before.worklogs) == (after.comments, after.worklogs):
+            yield self._of_error(after)
         actor = _person(after.changes[-1].author if after.changes else after.reporter)
         if (before.status == "done") != (after.status == "done"):
             yield self._of_issue("resolved" if after.status == "done" else "unresolved", after, actor)
         if after.assignee and before.assignee != after.assignee:
             yield self._of_issue("assigned", after, actor)
-        happened = before.updated != after.updated and before.status == after.status
-        if happened and before.comments == after.comments and before.worklogs == after.worklogs:
-            yield self._of_error(after)
 
     def _of_issue(self, action: str, issue: Issue, actor: Mapping[str, Any]) -> Message:
         listed = to_listed(self.tracker.world, issue, self.tracker.organization)

@@ -223,7 +223,7 @@ class Tracker:
         return json_response({"now": self.world.now.isoformat(), **told})
 
     async def _show_deliveries(self, request: web.Request) -> web.Response:
-        return json_response([each.told() for each in self.hooks.sent])
+        return json_response({"under_way": self.hooks.under_way, "sent": [each.told() for each in self.hooks.sent]})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
         return json_response({"total": len(self.calls), "by_path": Counter(call.path for call in self.calls)})

@@ -157,7 +157,7 @@ async def test_another_process_registers_changes_and_watches(receiver: Receiver)
             tracker, "POST", "/_control/change", json={"what": "edit", "issue": issue, "title": "Worn"}
         )
         await tracker.hooks.drain()
-        seen = (await asked(tracker, "GET", "/_control/deliveries")).json()
+        seen = (await asked(tracker, "GET", "/_control/deliveries")).json()["sent"]
         wrong = await asked(tracker, "POST", "/_control/hook", json={"url": "https://hooks.example"})
         unknown = await asked(tracker, "POST", "/_control/hook-fault", json={"kind": "burn"})
 
