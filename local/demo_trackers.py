@@ -1,6 +1,7 @@
-"""The second half of `make demo`: connect the simulated trackers, preview, sync, change something, sync again."""
+"""The second half of `make demo`: connect the simulated trackers, preview, sync, change things, sync again, be told."""
 
 import json
+import secrets
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from local.processes import StackError, require_free_port, start_child, wait_until
 from local.stack import ROOT, port_from_environment
-from local.trackers.__main__ import DAY_SECONDS
+from local.trackers.__main__ import DAY_SECONDS, mark_of
 
 ISSUES = 300
 CHANGES = 12
@@ -26,6 +27,9 @@ FIRST_PORT = 7181
 TRACKERS = 5
 ENDED = {"completed", "failed", "cancelled"}
 POLL_SECONDS = 1.0
+TOLD_SECONDS = 30
+# The trackers' addresses are gone when the demo ends, however it ends: the clock must not call them.
+ONCE_A_YEAR = "0 0 1 1 *"
 START_SECONDS = 60
 DEADLINE_SECONDS = 300
 
@@ -44,8 +48,7 @@ class Calls(Protocol):
 def show_trackers(console: Console, api: Calls, state_dir: Path) -> bool:
     """Sync every tracker twice and say what came; False if a sync did not complete."""
     with _running_trackers(console, state_dir) as trackers:
-        for told in trackers:
-            _connect(api, told)
+        hooks = {slug_of(told): _connect(api, told) for told in trackers}
         console.print(_previews(api, trackers))
         first = _sync(console, api, trackers, "Full sync", {"mode": "full"})
         for told in trackers:
@@ -56,6 +59,7 @@ def show_trackers(console: Console, api: Calls, state_dir: Path) -> bool:
         second = _sync(console, api, trackers, title, {"mode": "incremental", "census": True})
         console.print(_summary(first, second))
         console.print(_proof(api, trackers))
+        console.print(_pushed(api, trackers, hooks, mark_of(_days(state_dir))))
     failed = [status for status in [*first.values(), *second.values()] if status["state"] != "completed"]
     for status in failed:
         console.print(f"{status['import_source']} {status['state']}: {status['error']}", style="red", markup=False)
@@ -98,20 +102,24 @@ def _days(state_dir: Path) -> int:
     return int(file.read_text(encoding="utf-8")) if file.exists() else 0
 
 
-def _connect(api: Calls, told: Told) -> None:
-    """Register the connection, or give that of an earlier run the new address, and test it."""
+def _connect(api: Calls, told: Told) -> str:
+    """Register the connection, or give that of an earlier run the new address, and test it; its webhook's secret."""
     slug = slug_of(told)
     known = {each["slug"] for each in api.call("GET", "/api/integrations?limit=200")["items"]}
-    place = {name: told[name] for name in ("base_url", "settings", "credentials")}
+    secret = secrets.token_urlsafe(32)
+    place = {name: told[name] for name in ("base_url", "settings")}
+    place["credentials"] = {**told["credentials"], "webhook_secret": secret}
     if slug in known:
         api.call("PATCH", f"/api/integrations/{slug}", json=place)
+        # Deliveries to a paused connection wait until it is resumed.
+        api.call("POST", f"/api/integrations/{slug}/resume")
     else:
         api.call("POST", "/api/integrations", json={"slug": slug, "source": told["source"], **place})
-        # Their addresses are gone when the demo ends, however it ends: the clock must not call them.
-        api.call("POST", f"/api/integrations/{slug}/pause")
+    api.call("PUT", f"/api/integrations/{slug}/schedule", json={"cron": ONCE_A_YEAR})
     tested = api.call("POST", f"/api/integrations/{slug}/test")
     if not tested["passed"]:
         raise StackError(f"The connection {slug} did not pass its test: {tested['error']}")
+    return secret
 
 
 def _previews(api: Calls, trackers: list[Told]) -> Table:
@@ -179,6 +187,33 @@ def _proof(api: Calls, trackers: list[Told]) -> Table:
         answer = "yes" if state["complete"] else "no"
         table.add_row(slug_of(told), f"[{color}]{answer}[/]", str(cursors), str(len(state["holes"])), gaps)
     return table
+
+
+def _pushed(api: Calls, trackers: list[Told], secrets_of: Mapping[str, str], mark: str) -> Table:
+    """An edit in each tracker, and how long it took to be here without anybody asking for it."""
+    table = _table("One more edit in each, told by webhook", "connection", "event", "key", "title", "seconds")
+    addresses = {each["slug"]: each["address"] for each in api.call("GET", "/api/webhooks/status")["items"]}
+    for told in trackers:
+        slug = slug_of(told)
+        _control(told, "hook", url=addresses[slug], secret=secrets_of[slug])
+        began = time.monotonic()
+        _control(told, "edit", issues=1, mark=mark)
+        issue = _arrived(api, slug, mark)
+        took = time.monotonic() - began
+        event = api.call("GET", f"/api/webhooks/{slug}/deliveries?limit=1")["items"][0]["event"]
+        table.add_row(slug, event, str(issue["key"] or ""), str(issue["title"])[-48:], f"{took:.1f}")
+    return table
+
+
+def _arrived(api: Calls, slug: str, mark: str) -> Mapping[str, Any]:
+    deadline = time.monotonic() + TOLD_SECONDS
+    while time.monotonic() < deadline:
+        found = api.call("GET", "/api/issues", params={"import_source": slug, "text": mark, "limit": 100})["items"]
+        for issue in found:
+            if issue["title"].endswith(f", {mark}"):
+                return issue
+        time.sleep(POLL_SECONDS / 4)
+    raise StackError(f"The edit in the tracker of {slug} did not arrive; look at /api/webhooks/{slug}/deliveries")
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -7,15 +7,20 @@ import argparse
 import asyncio
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
+from local.trackers._control import churn, edit_some
+from local.trackers._hooks import OWNER_TOKEN
 from local.trackers.known import PROJECTS, connection_to, seeded_tracker, sources
-from local.trackers.service import Tracker, churn
+from local.trackers.service import Tracker
 
 DAY_SECONDS = 24 * 3_600
+# Source, address and secret of a webhook.
+HookAsked = tuple[str, str, str]
 
 
-async def serve(state: Path, trackers: list[Tracker], port: int) -> None:
+async def serve(state: Path, trackers: list[Tracker], port: int, hooks: Sequence[HookAsked] = ()) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     for number, tracker in enumerate(trackers):
         await tracker.start(port + number if port else 0)
@@ -25,9 +30,14 @@ async def serve(state: Path, trackers: list[Tracker], port: int) -> None:
             "base_url": tracker.url,
             "settings": dict(known.settings),
             "credentials": dict(known.credentials),
+            "owner_token": OWNER_TOKEN,
         }
         for tracker in trackers
     ]
+    for source, url, secret in hooks:
+        for tracker in trackers:
+            if tracker.source == source:
+                tracker.hooks.register(url, secret)
     path = state / "trackers.json"
     path.with_suffix(".tmp").write_text(json.dumps(told, indent=2), encoding="utf-8")
     path.with_suffix(".tmp").rename(path)
@@ -42,11 +52,17 @@ async def serve(state: Path, trackers: list[Tracker], port: int) -> None:
         await tracker.stop()
 
 
+def mark_of(day: int) -> str:
+    """What the title of the day's last edit ends with."""
+    return f"day {day}"
+
+
 def live(tracker: Tracker, days: int, changes: int) -> Tracker:
     """Let days pass as `/_control` calls do, so that a tracker that is started again is where it was."""
-    for _ in range(days):
+    for day in range(1, days + 1):
         churn(tracker.world, changes)
         tracker.world.advance(DAY_SECONDS)
+        edit_some(tracker.world, 1, mark_of(day))
     return tracker
 
 
@@ -62,6 +78,15 @@ def main() -> None:
     )
     parser.add_argument("--days", type=int, default=0, help="days of changes since the start")
     parser.add_argument("--changes", type=int, default=10, help="changes a day")
+    parser.add_argument(
+        "--hook",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("SOURCE", "URL", "SECRET"),
+        help="tell this address on loopback of all that changes; again for more",
+    )
+    parser.add_argument("--hook-retry", type=float, help="seconds between attempts, where there are some")
     arguments = parser.parse_args()
     arguments.state.mkdir(parents=True, exist_ok=True)
     projects = PROJECTS[: arguments.projects]
@@ -71,7 +96,8 @@ def main() -> None:
     ]
     for tracker in made:
         tracker.latency = arguments.latency
-    asyncio.run(serve(arguments.state, made, arguments.port))
+        tracker.hooks.set_pace(retry_seconds=arguments.hook_retry)
+    asyncio.run(serve(arguments.state, made, arguments.port, arguments.hook))
 
 
 if __name__ == "__main__":

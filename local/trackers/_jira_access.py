@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from aiohttp import web
 
+from local.trackers._jira_hooks import JiraHooks
 from local.trackers.service import Handler, Tracker, json_response
 from local.trackers.world import World
 
@@ -29,6 +30,7 @@ class JiraAccess(Tracker):
     """Everything about a caller; the records are JiraTracker's."""
 
     source: ClassVar[str] = "jira"
+    kind_of_hooks = JiraHooks
 
     def __init__(self, world: World, *, cloud: bool, email: str, token: str, latency: float) -> None:
         super().__init__(world, token=token, latency=latency)

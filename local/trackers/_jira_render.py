@@ -42,6 +42,7 @@ _SYSTEM_FIELDS = (
     "created",
 )
 _FENCE = re.compile(r"```(\w*)\n(.*?)\n?```", re.DOTALL)
+_NAMED_OTHERWISE = {"title": "summary", "body": "description", "type": "issuetype", "points": "Story point estimate"}
 _NOT_NAVIGABLE = {"comment", "worklog", "environment", "timetracking"}
 
 
@@ -57,10 +58,12 @@ class Renderer:
     embedded_worklogs: int = 20
     embedded_changes: int = 40
     time_tracking: bool = True
+    # The third version's documents; webhooks are of the second, with wiki markup on Cloud as well.
+    documents: bool = True
 
     @property
     def api(self) -> str:
-        return f"{self.base}/rest/api/{3 if self.cloud else 2}"
+        return f"{self.base}/rest/api/{3 if self.cloud and self.documents else 2}"
 
     def time(self, moment: datetime) -> str:
         """Milliseconds, and the offset of the account's time zone without a colon."""
@@ -196,14 +199,18 @@ class Renderer:
         }
 
     def change(self, change: Change) -> dict[str, Any]:
-        name = "summary" if change.field == "title" else change.field
-        item = {"field": name, "fieldtype": "jira", "from": None, "fromString": change.old, "to": None}
         return {
             "id": str(change.id),
             "author": self.user(change.author),
             "created": self.time(change.at),
-            "items": [{**item, "toString": change.new, **({"fieldId": name} if self.cloud else {})}],
+            "items": [self.item(change.field, change.old, change.new)],
         }
+
+    def item(self, field: str, old: str | None, new: str | None) -> dict[str, Any]:
+        """A changed field in a changelog."""
+        name = _NAMED_OTHERWISE.get(field, field)
+        item = {"field": name, "fieldtype": "jira", "from": None, "fromString": old, "to": None, "toString": new}
+        return {**item, **({"fieldId": name} if self.cloud else {})}
 
     def sprint(self, sprint: Sprint) -> dict[str, Any]:
         dates = {
@@ -252,7 +259,7 @@ class Renderer:
         """Rich text: a document on Cloud, wiki markup on Data Center, null when there is none."""
         if not text:
             return None
-        if not self.cloud:
+        if not (self.cloud and self.documents):
             return _FENCE.sub(lambda found: f"{{code:{found[1] or 'none'}}}\n{found[2]}\n{{code}}", text)
         return {"type": "doc", "version": 1, "content": list(_blocks(text))}
 

@@ -136,14 +136,15 @@ def _state(task: Task) -> tuple[str, str]:
     return TASKS[table][2][task.issue.status]
 
 
-def _number(task: Task) -> str:
-    table = task.class_name if task.class_name in TASKS else "incident"
-    return f"{TASKS[table][0]}{task.issue.number:07d}"
+def number_of(class_name: str, issue: Issue) -> str:
+    """What people call the row."""
+    table = class_name if class_name in TASKS else "incident"
+    return f"{TASKS[table][0]}{issue.number:07d}"
 
 
 _TASK_FIELDS: dict[str, Field] = {
     "sys_id": _plain(lambda task: task.sys_id),
-    "number": _plain(_number),
+    "number": _plain(lambda task: number_of(task.class_name, task.issue)),
     "short_description": _plain(lambda task: task.issue.title),
     "description": _plain(lambda task: task.issue.body.replace("\n", "\r\n")),
     "state": _state,

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from local.trackers._github_access import OWNER, GitHubAccess
+from local.trackers._github_hooks import GitHubHooks
 from local.trackers._github_json import (
     Pull,
     Repository,
@@ -31,6 +32,8 @@ _TRANSFERRED = 50_000_000
 
 class GitHubTracker(GitHubAccess):
     """github.com, or Enterprise Server under /api/v3."""
+
+    kind_of_hooks = GitHubHooks
 
     def __init__(self, world: World, *, token: str = "github_pat_valid", latency: float = 0.0) -> None:
         super().__init__(world, token=token, latency=latency)
@@ -162,14 +165,15 @@ class GitHubTracker(GitHubAccess):
             self._kept[name] = make()
         return self._kept[name]
 
-    def _issue_id(self, issue: Issue) -> int:
+    def id_of(self, issue: Issue, transfers: int = 0) -> int:
+        """The id after all its transfers, or so many more of them."""
         moves = self._keep("moves", lambda: Counter(self.world.former_keys.values()))
-        return issue.id + _TRANSFERRED * moves[issue.id]
+        return issue.id + _TRANSFERRED * (moves[issue.id] + transfers)
 
     def _issue_rows(self, repository: Repository, sort: str) -> list[Row]:
         def rows() -> list[Row]:
             issues = [each for each in self.world.listed(repository.key) if not each.hidden]
-            made = [Row(int(getattr(each, sort).timestamp()), self._issue_id(each), each) for each in issues]
+            made = [Row(int(getattr(each, sort).timestamp()), self.id_of(each), each) for each in issues]
             made += [Row(int(getattr(each, sort).timestamp()), each.issue_id, each) for each in repository.pulls]
             return sorted(made, key=lambda row: row[:2])
 
@@ -215,7 +219,7 @@ class GitHubTracker(GitHubAccess):
         def show(found: Any) -> dict[str, Any]:
             if isinstance(found, Pull):
                 return shown.pull_as_issue(repository, found)
-            return shown.issue(repository, found, self._issue_id(found))
+            return shown.issue(repository, found, self.id_of(found))
 
         return show
 

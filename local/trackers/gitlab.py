@@ -16,6 +16,7 @@ import orjson
 from aiohttp import web
 
 from local.trackers._gitlab_access import GitLabAccess, Json
+from local.trackers._gitlab_hooks import GitLabHooks
 from local.trackers._gitlab_json import (
     GROUP,
     MergeRequest,
@@ -39,6 +40,8 @@ _OFFSET_CAP = 50_000
 
 class GitLabTracker(GitLabAccess):
     """gitlab.com, or a server of one's own."""
+
+    kind_of_hooks = GitLabHooks
 
     def __init__(self, world: World, *, token: str = "glpat-valid", latency: float = 0.0) -> None:
         super().__init__(world, token=token, latency=latency)
@@ -119,11 +122,14 @@ class GitLabTracker(GitLabAccess):
         if name in self.moved:
             where = f"{self.url}/api/v4/projects/{self.moved[name]}"
             return web.Response(status=301, headers={"Location": where})
-        project = self._find(request)
+        project = self.named(name)
         return json_response(self._project_json(project)) if project else _not_found("Project")
 
     def _find(self, request: web.Request) -> Project | None:
-        name = request.match_info["project"]
+        return self.named(request.match_info["project"])
+
+    def named(self, name: str) -> Project | None:
+        """The project with this id or path, if it may be read."""
         for each in self.world.projects.values():
             if each.readable and name in {str(each.id), path_of(each)}:
                 return each

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from local.trackers._sentry_hooks import SentryHooks
 from local.trackers._sentry_json import (
     BadQueryError,
     Matches,
@@ -92,6 +93,7 @@ class SentryTracker(Tracker):
     """A simulated Sentry with one organization."""
 
     source: ClassVar[str] = "sentry"
+    kind_of_hooks = SentryHooks
 
     def __init__(self, world: World, *, token: str = "valid-token", latency: float = 0.0) -> None:
         super().__init__(world, token=token, latency=latency)

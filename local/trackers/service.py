@@ -9,11 +9,13 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import orjson
 from aiohttp import web
 
+from local.trackers._control import steer
+from local.trackers._hooks import HookError, Hooks
 from local.trackers.world import World
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,6 +47,7 @@ class Tracker:
     """A tracker over HTTP, on a free port of loopback. Use it as an async context manager."""
 
     source: ClassVar[str]
+    kind_of_hooks: ClassVar[type[Hooks]]
 
     def __init__(self, world: World, *, token: str = "valid-token", latency: float = 0.0) -> None:
         self.world = world
@@ -59,6 +62,7 @@ class Tracker:
         self.before_request: Callable[[Call], None] | None = None
         self._runner: web.AppRunner | None = None
         self.url = ""
+        self.hooks = self.kind_of_hooks(self)
 
     # For subclasses
 
@@ -101,7 +105,9 @@ class Tracker:
         app = web.Application(middlewares=[self._around])
         app.router.add_post("/_control/{action}", self._control)
         app.router.add_get("/_control/calls", self._show_calls)
+        app.router.add_get("/_control/deliveries", self._show_deliveries)
         self.add_routes(app.router)
+        self.hooks.add_routes(app.router)
         return app
 
     async def start(self, port: int = 0) -> None:
@@ -112,6 +118,7 @@ class Tracker:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
+        await self.hooks.stop()
         if self._runner:
             await self._runner.cleanup()
 
@@ -148,11 +155,8 @@ class Tracker:
         fault = self._due_fault(request)
         if fault is not None and (failed := await self._fail(fault, request)) is not None:
             return failed
-        if not self.open_to_all(request):
-            if self.expired:
-                return self.token_expired(request)
-            if not self.authorized(request):
-                return self.unauthorized(request)
+        if (refusal := self._refuse(request)) is not None:
+            return refusal
         if self.quota is not None:
             if self.quota <= 0:
                 asyncio.get_running_loop().call_later(self.limited_seconds, self._refill, 10)
@@ -163,6 +167,15 @@ class Tracker:
             body = bytes(response.body or b"")  # type: ignore[arg-type]
             return web.Response(body=body[: len(body) * 2 // 3], content_type="application/json")
         return response
+
+    def _refuse(self, request: web.Request) -> web.Response | None:
+        if self.open_to_all(request) or self.hooks.is_owner(request):
+            return None
+        if self.expired:
+            return self.token_expired(request)
+        if not self.authorized(request):
+            return self.unauthorized(request)
+        return self.hooks.refused(request) if self.hooks.is_about(request) else None
 
     def _refill(self, calls: int) -> None:
         if self.quota is not None and self.quota <= 0:
@@ -204,42 +217,19 @@ class Tracker:
         return None
 
     async def _control(self, request: web.Request) -> web.Response:
-        values: dict[str, Any] = orjson.loads(await request.read() or b"{}")
-        match request.match_info["action"]:
-            case "advance":
-                self.world.advance(values["seconds"])
-            case "churn":
-                churn(self.world, values.get("changes", 10))
-            case "edit":
-                existing = self.world.all_current()
-                for issue in self.world.random.sample(existing, min(values["issues"], len(existing))):
-                    self.world.advance(1)
-                    self.world.edit(issue.id, title=f"{issue.title}, again", body=f"{issue.body}\nSeen again.\n")
-            case "fault":
-                self.faults.append(Fault(**values))
-            case _:
-                raise web.HTTPNotFound
-        return json_response({"now": self.world.now.isoformat()})
+        try:
+            told = steer(self, request.match_info["action"], orjson.loads(await request.read() or b"{}"))
+        except HookError as error:
+            return json_response({"message": str(error)}, status=422)
+        if told is None:
+            raise web.HTTPNotFound
+        return json_response({"now": self.world.now.isoformat(), **told})
+
+    async def _show_deliveries(self, request: web.Request) -> web.Response:
+        return json_response({"under_way": self.hooks.under_way, "sent": [each.told() for each in self.hooks.sent]})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
         return json_response({"total": len(self.calls), "by_path": Counter(call.path for call in self.calls)})
-
-
-def churn(world: World, changes: int) -> None:
-    """What a working day does to a tracker: edits, comments, new issues, and now and then a deletion."""
-    pick = world.random
-    for _ in range(changes):
-        world.advance(pick.randrange(1, 30))
-        existing = world.all_current()
-        act = pick.random()
-        if act < 0.2 or not existing:
-            world.create(pick.choice(list(world.projects)))
-        elif act < 0.6:
-            world.edit(pick.choice(existing).id, status=pick.choice(("open", "in_progress", "done")))
-        elif act < 0.9:
-            world.comment(pick.choice(existing).id)
-        else:
-            world.delete(pick.choice(existing).id)
 
 
 def json_response(data: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
+from local.trackers._servicenow_hooks import ServiceNowHooks
 from local.trackers._servicenow_rows import (
     COLUMNS,
     JOURNAL,
@@ -35,6 +36,7 @@ _EPOCH = START - timedelta(days=400)
 
 class ServiceNowTracker(Tracker):
     source: ClassVar[str] = "servicenow"
+    kind_of_hooks = ServiceNowHooks
 
     def __init__(self, world: World, *, token: str = "valid-token", latency: float = 0.0) -> None:
         super().__init__(world, token=token, latency=latency)
@@ -213,6 +215,11 @@ class ServiceNowTracker(Tracker):
             )
         return self._tasks[key]
 
+    def table_of(self, issue: Issue) -> str | None:
+        """The table that an issue's row is filed under; None if its project has none."""
+        table = next((name for name, project in self.projects.items() if project == issue.project), None)
+        return self._task(table, issue).class_name if table else None
+
     def _task(self, table: str, issue: Issue) -> Task:
         child = table in self.children and issue.type == "Story"
         return Task(issue, self.children[table] if child else table, sys_id("issue", issue.id), issue.hidden)
@@ -261,10 +268,9 @@ class ServiceNowTracker(Tracker):
             if at > self.world.now - self.world.index_lag:
                 continue
             issue = self.world._versions[number][-1]  # noqa: SLF001 - nothing else knows what is deleted
-            table = next((name for name, each in self.projects.items() if each == issue.project), "task")
             values = {
                 "sys_id": sys_id("deletion", number),
-                "tablename": self._task(table, issue).class_name,
+                "tablename": self.table_of(issue) or "task",
                 "documentkey": sys_id("issue", number),
                 "display_value": issue.title,
                 "sys_created_on": stamp(at),

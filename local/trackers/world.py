@@ -5,7 +5,7 @@ issue as the search index knew it `index_lag` ago, `current` as it is. A service
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -117,6 +117,10 @@ class Issue:
         return f"{self.project}-{self.number}"
 
 
+# Told of an issue before and after a write: None before it is created, and after it is deleted.
+Listener = Callable[[Issue | None, Issue | None], None]
+
+
 @dataclass
 class World:
     """All of a tracker's data, and the ways in which it changes. Same seed and same calls, same world."""
@@ -132,6 +136,7 @@ class World:
     deletions: list[tuple[int, datetime]] = field(default_factory=list[tuple[int, datetime]])
     # Old keys of moved issues → issue id.
     former_keys: dict[str, int] = field(default_factory=dict[str, int])
+    listeners: list[Listener] = field(default_factory=list[Listener])
     _versions: dict[int, list[Issue]] = field(default_factory=dict[int, list[Issue]])
     _numbers: dict[str, int] = field(default_factory=dict[str, int])
     _next_id: int = 10_000
@@ -241,7 +246,7 @@ class World:
         issue = Issue(id=self.next_id(), project=project, number=number, **{**made, **values})  # type: ignore[arg-type]
         self._versions[issue.id] = [issue]
         self._by_key[project, number] = issue.id
-        self._revision += 1
+        self._changed(None, issue)
         return issue
 
     def edit(self, issue_id: int, *, bump: bool = True, **values: object) -> Issue:
@@ -309,7 +314,7 @@ class World:
         issue = self._last(issue_id)
         self._versions[issue_id].append(replace(issue, deleted=True, at=self.now))
         self.deletions.append((issue_id, self.now))
-        self._revision += 1
+        self._changed(issue, None)
 
     def move(self, issue_id: int, project: str) -> Issue:
         """Move to another project: a new key, the same id."""
@@ -337,8 +342,13 @@ class World:
         )
         self._versions[issue.id].append(written)
         self._by_key[written.project, written.number] = written.id
-        self._revision += 1
+        self._changed(issue, written)
         return written
+
+    def _changed(self, before: Issue | None, after: Issue | None) -> None:
+        self._revision += 1
+        for listener in self.listeners:
+            listener(before, after)
 
 
 def seeded(

@@ -1,42 +1,25 @@
 """Syncs of simulated trackers through the public API, by the real orchestrator, in processes of their own."""
 
-import json
 import os
 import signal
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from local.processes import start_child, wait_until
-from local.stack import ROOT
 from tests.support.local_stack import eventually, running_stack
 from tests.support.outside import Outside
+from tests.support.trackers import Told, control, running_trackers
 
 ISSUES = 120
-Told = Mapping[str, Any]
 
 
 @pytest.fixture(scope="module")
 def trackers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Told]]:
     """Every simulated tracker, and how to connect to it."""
-    state = tmp_path_factory.mktemp("trackers")
-    told = state / "trackers.json"
-    child = start_child(
-        "trackers",
-        [sys.executable, "-m", "local.trackers", "--state", str(state), "--issues", str(ISSUES)],
-        state_dir=state,
-        log_file=state / "trackers.log",
-        cwd=ROOT,
-    )
-    try:
-        wait_until(told.exists, child, 60)
-        yield {each["source"]: each for each in json.loads(told.read_text(encoding="utf-8"))}
-    finally:
-        child.stop()
+    with running_trackers(tmp_path_factory.mktemp("trackers"), issues=ISSUES) as told:
+        yield told
 
 
 def connect(outside: Outside, told: Told, slug: str, **settings: Any) -> None:
@@ -61,11 +44,6 @@ def sync(outside: Outside, slug: str, **body: Any) -> str:
     answer = outside.api.post(f"/integrations/{slug}/sync", json=body)
     assert answer.status_code == 202, answer.text
     return answer.json()["job_id"]
-
-
-def control(told: Told, action: str, **values: Any) -> None:
-    """Steer a tracker."""
-    httpx.post(f"{told['base_url']}/_control/{action}", json=values).raise_for_status()
 
 
 SOURCES = ["github", "gitlab", "jira", "sentry", "servicenow"]
