@@ -265,7 +265,7 @@ class World:
                         new=str(values[name]),
                     ),
                 )
-        if "status" in values and "resolved" not in values:
+        if values.get("status", issue.status) != issue.status and "resolved" not in values:
             values["resolved"] = self.now if values["status"] == "done" else None
         return self._write(issue, bump=bump, changes=changes, **values)
 
