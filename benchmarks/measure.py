@@ -1,5 +1,6 @@
 """What a phase cost: processor time and memory of the stack's processes, and the WAL the server wrote."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -42,11 +43,12 @@ def measured(url: str, pids: dict[str, int], *, memory_of: str | None = None) ->
 
 
 def settle(url: str, *tables: str) -> None:
-    """Bring the server to rest, so that no phase pays for the one before it."""
+    """Bring the server and the disk to rest, so that no phase pays for the one before it."""
     with psycopg.connect(url, autocommit=True) as connection:
         for table in tables:
             connection.execute(f"vacuum (analyze) {table}".encode())
         connection.execute("checkpoint")
+    os.sync()
 
 
 def _lsn(connection: psycopg.Connection) -> str:
