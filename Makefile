@@ -39,7 +39,7 @@ test: check ## Everything a change has to pass: checks, unit, property, integrat
 	$(PY) -m pytest -q --ignore=$(CONVERGENCE); rest=$$?; \
 	wait $$convergence && exit $$rest
 
-bench: setup ## Import 1,000,000 rows through the API and compare with plain SQL; takes about ten minutes
+bench: setup ## Import 1,000,000 rows through the API and compare with plain SQL; takes about five minutes
 	@$(PY) -m benchmarks.files
 
 bench-sync: setup ## Sync 20,000 simulated issues of each source behind 50 ms latency
