@@ -8,7 +8,7 @@ Duplicates are settled over the whole file in bounded memory: a bitmap over the 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, batched, chain
+from itertools import accumulate, chain
 from typing import BinaryIO, NamedTuple
 
 from shared.domain.errors import FileRefusedError
@@ -17,12 +17,12 @@ from shared.files.cut import ASCII_COMPATIBLE, Cutter
 from shared.files.dates import OrderCensus
 from shared.files.index import BatchIndex, record_hash
 from shared.files.layout import Layout
-from shared.files.lines import is_filler
+from shared.files.lines import Record, is_filler
 from shared.files.presets import PRESETS
 from shared.files.reader import Reader
 
 _MAX_BITMAP_BYTES = 32 * 1024 * 1024
-_BLOCK_RECORDS = 1000
+_BLOCK_BYTES = 256 * 1024
 
 # Opens the file at a byte offset.
 Open = Callable[[int], Iterable[bytes]]
@@ -95,12 +95,26 @@ def _identified(reader: Reader, chunks: Iterable[bytes]) -> Iterator[_Records]:
     layout = reader.layout
     column = reader.identity_column
     if column is None or layout.encoding not in ASCII_COMPATIBLE:
-        for block in batched(reader.records(chunks, layout.first_row), _BLOCK_RECORDS, strict=False):
-            ids = [reader.identity(record.content) if record.content else None for record in block]
-            yield _Records([record.raw for record in block], ids)
+        yield from _in_blocks(reader, reader.records(chunks, layout.first_row))
         return
     for raws, cells in Cutter(layout, column).cut(chunks):
         yield _Records(raws, list(map(reader.identity_in_cell, cells)))
+
+
+def _in_blocks(reader: Reader, records: Iterable[Record]) -> Iterator[_Records]:
+    """Blocks of about a size, because one record may have megabytes."""
+    raws: list[bytes] = []
+    ids: list[str | None] = []
+    size = 0
+    for record in records:
+        raws.append(record.raw)
+        ids.append(reader.identity(record.content) if record.content else None)
+        size += len(record.raw)
+        if size >= _BLOCK_BYTES:
+            yield _Records(raws, ids)
+            raws, ids, size = [], [], 0
+    if raws:
+        yield _Records(raws, ids)
 
 
 def _without_fillers(block: _Records, layout: Layout) -> Iterator[_Records | int]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -197,3 +198,24 @@ def test_header_alone_is_refused() -> None:
         scan(b"\n\n")
 
     assert caught.value.reason == "header_only"
+
+
+def test_large_records_are_not_held_all_at_once() -> None:
+    records, size = 100, 200_000
+    layout = Layout(format=Format.NDJSON, columns={"external_id": ("id",), "title": ("title",)})
+    lines = (b'{"id": "%d", "title": "%b"}\n' % (number, b"x" * size) for number in range(records))
+
+    tracemalloc.start()
+    found = scan_file(
+        lambda _: lines,
+        layout,
+        io.BytesIO(),
+        size=records * size,
+        batch_bytes=1_000_000,
+        duplicates=Duplicates.UPDATE,
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert found.rows == records
+    assert peak < records * size / 2
