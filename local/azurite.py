@@ -10,6 +10,9 @@ from azure.storage.blob import BlobServiceClient
 
 from local.processes import Child, StackError, require_free_port, start_child, wait_until
 
+# Once idle, V8 answers every few megabytes of network buffers by marking the whole heap in steps: an upload then costs
+# Azurite three times the processor time, until it ends. Marking in one go does not start again and again.
+NODE_OPTIONS = ("--no-incremental-marking",)
 SCRIPT = Path(__file__).with_name("node_modules") / "azurite" / "dist" / "src" / "azurite.js"
 BLOB_PORT_SETTING = "AZURITE_BLOB_PORT"
 QUEUE_PORT_SETTING = "AZURITE_QUEUE_PORT"
@@ -50,7 +53,7 @@ def start_azurite(data_dir: Path, blob_port: int, queue_port: int, state_dir: Pa
     ports = ["--blobPort", str(blob_port), "--queuePort", str(queue_port), "--tablePort", "0"]
     child = start_child(
         "azurite",
-        [node, str(SCRIPT), *options, *ports],
+        [node, *NODE_OPTIONS, str(SCRIPT), *options, *ports],
         state_dir=state_dir or data_dir,
         log_file=data_dir / "azurite.log",
     )
