@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import batched
+from typing import NamedTuple
 from uuid import UUID
 
 from shared.blobs import Blobs
@@ -15,7 +16,7 @@ from shared.domain.errors import DatabaseUnavailableError, TributaryError
 from shared.domain.job import Counts, Duplicates
 from shared.files.index import BatchIndex
 from shared.files.layout import Layout
-from shared.files.reader import BrokenRecord, NormalizedRecord, Reader
+from shared.files.reader import BrokenRecord, Reader
 from shared.settings import Settings
 from shared.store import batches, jobs, rejections
 from shared.store.batches import Batch
@@ -26,7 +27,7 @@ from shared.telemetry import log_context, record_batch
 
 log = logging.getLogger(__name__)
 
-_SLICE = 2_000
+_SLICE = 1_024
 # One thread parses for all batches of this worker: several would only take the interpreter from each other.
 _PARSER = ThreadPoolExecutor(1, thread_name_prefix="parser")
 
@@ -50,10 +51,19 @@ class _Outcome:
     broken: list[BrokenRecord] = field(default_factory=list[BrokenRecord])
     replayed: list[int] = field(default_factory=list[int])
 
-    def reject(self, broken: list[BrokenRecord]) -> None:
-        self.broken += broken
-        self.counts["rejected"] += len(broken)
-        self.replayed += [record.rejection_id for record in broken if record.rejection_id is not None]
+    def note(self, normalized: "_Normalized") -> None:
+        """Keep what is to be told of normalized records beside their being stored."""
+        self.broken += normalized.broken
+        self.counts["rejected"] += len(normalized.broken)
+        self.replayed += normalized.replayed
+        self.replayed += [record.rejection_id for record in normalized.broken if record.rejection_id is not None]
+
+    def take(self, other: "_Outcome") -> None:
+        """Add what came of other records."""
+        self.broken += other.broken
+        self.replayed += other.replayed
+        for name, count in other.counts.items():
+            self.counts[name] += count
 
     def count_merge(self, created: int, merged: Merged) -> None:
         self.counts["created"] += created
@@ -137,23 +147,35 @@ class _Work:
         )
         return await asyncio.to_thread(b"".join, chunks)
 
-    async def normalize(
-        self, content: bytes, positions: Sequence[int]
-    ) -> tuple[list[NormalizedRecord], list[BrokenRecord]]:
-        """Normalize the records at some positions of the batch's bytes."""
-        rows = [self.index.rows[position] for position in positions]
-        return await _parse(lambda: self.reader.normalize(self.index.cut(content, positions), rows))
-
-    async def lines(self, records: list[NormalizedRecord], positions: Sequence[int]) -> bytes:
-        """COPY lines of records that came from some positions."""
+    async def normalize(self, content: bytes, positions: Sequence[int], *, encode: bool) -> "_Normalized":
+        """Normalize the records at some positions of the batch's bytes, and encode the good ones for COPY."""
         index, job = self.index, self.job
 
-        def encode() -> bytes:
-            position_of = {index.rows[position]: position for position in positions}
-            hashes = [index.hash_at(position_of[record.row]) for record in records]
-            return copy_lines(records, hashes, job.id, job.import_source)
+        def normalize() -> _Normalized:
+            rows = [index.rows[position] for position in positions]
+            good, broken = self.reader.normalize(index.cut(content, positions), rows)
+            lines = b""
+            if encode:
+                position_of = dict(zip(rows, positions, strict=True))
+                hashes = [index.hash_at(position_of[record.row]) for record in good]
+                lines = copy_lines(good, hashes, job.id, job.import_source)
+            return _Normalized(
+                good=len(good),
+                lines=lines,
+                broken=broken,
+                replayed=[record.rejection_id for record in good if record.rejection_id is not None],
+            )
 
-        return await _parse(encode)
+        return await _parse(normalize)
+
+
+class _Normalized(NamedTuple):
+    """What some records came to; of the good ones only their COPY lines are kept."""
+
+    good: int
+    lines: bytes
+    broken: list[BrokenRecord]
+    replayed: list[int]
 
 
 async def _read_index(blobs: Blobs, settings: Settings, job: Job, batch: Batch) -> BatchIndex:
@@ -168,9 +190,8 @@ async def _read_index(blobs: Blobs, settings: Settings, job: Job, batch: Batch) 
 
 async def _check(work: _Work, outcome: _Outcome) -> None:
     content = await work.read()
-    for start in range(0, len(work.index), _SLICE):
-        _, broken = await work.normalize(content, range(len(work.index))[start : start + _SLICE])
-        outcome.reject(broken)
+    for some in batched(range(len(work.index)), _SLICE, strict=False):
+        outcome.note(await work.normalize(content, some, encode=False))
 
 
 async def _store(work: _Work, outcome: _Outcome) -> None:
@@ -181,7 +202,7 @@ async def _store(work: _Work, outcome: _Outcome) -> None:
         work.connection,
         job.import_source,
         [index.ids[position] or "" for position in askable],
-        bytes(index.hashes) if len(askable) == len(index) else b"".join([index.hash_at(p) for p in askable]),
+        index.hashes_at(askable),
     )
     new = {askable[position] for position in differences.new}
     changed = {askable[position] for position in differences.changed}
@@ -198,29 +219,41 @@ async def _store(work: _Work, outcome: _Outcome) -> None:
     groups = {_Fate.NEW: new, _Fate.KNOWN: changed | unread, _Fate.LOSER: losers, _Fate.SKIPPED: skipped}
     content = await work.read() if any(groups.values()) else b""
     for fate, positions in groups.items():
+        if fate is _Fate.NEW and positions:
+            await _add(work, content, sorted(positions), outcome)
+            continue
         # A slice at a time, so that the records of a batch are never all in memory as Python objects.
         for some in batched(sorted(positions), _SLICE, strict=False):
-            await _store_slice(work, content, some, fate, outcome)
+            normalized = await work.normalize(content, some, encode=fate is _Fate.KNOWN)
+            outcome.note(normalized)
+            if fate is _Fate.LOSER:
+                outcome.counts["duplicates"] += normalized.good
+            elif fate is _Fate.KNOWN and normalized.good:
+                outcome.count_merge(*await MIRRORS[job.options.kind].merge(work.connection, normalized.lines))
     outcome.broken.sort(key=lambda record: record.row)
 
 
-async def _store_slice(work: _Work, content: bytes, positions: Sequence[int], fate: _Fate, outcome: _Outcome) -> None:
-    good, broken = await work.normalize(content, positions)
-    outcome.reject(broken)
-    outcome.replayed += [record.rejection_id for record in good if record.rejection_id is not None]
-    if fate is _Fate.LOSER:
-        outcome.counts["duplicates"] += len(good)
-    if not good or fate in {_Fate.LOSER, _Fate.SKIPPED}:
-        return
+async def _add(work: _Work, content: bytes, positions: Sequence[int], outcome: _Outcome) -> None:
+    """Stream new records into the table, the server busy with one slice while the next is normalized."""
     mirror = MIRRORS[work.job.options.kind]
-    lines = await work.lines(good, positions)
-    if fate is _Fate.KNOWN:
-        outcome.count_merge(*await mirror.merge(work.connection, lines))
-    elif await mirror.add(work.connection, lines):
-        outcome.counts["created"] += len(good)
-    else:
+    slices = list(batched(positions, _SLICE, strict=False))
+    added = _Outcome()
+
+    async def lines() -> AsyncGenerator[bytes]:
+        for some in slices:
+            normalized = await work.normalize(content, some, encode=True)
+            added.note(normalized)
+            added.counts["created"] += normalized.good
+            yield normalized.lines
+
+    if not await mirror.add(work.connection, lines()):
         # Another door stored one of them a moment ago.
-        outcome.count_merge(*await mirror.merge(work.connection, lines, may_create=True))
+        added = _Outcome()
+        for some in slices:
+            normalized = await work.normalize(content, some, encode=True)
+            added.note(normalized)
+            added.count_merge(*await mirror.merge(work.connection, normalized.lines, may_create=True))
+    outcome.take(added)
 
 
 def _describe(error: Exception) -> dict[str, str]:

@@ -5,11 +5,11 @@ a look-up in the primary key and no write. New ones are COPYed straight into the
 merged.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from psycopg import sql
+from psycopg import AsyncCopy, sql
 from psycopg.errors import UniqueViolation
 
 from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
@@ -102,7 +102,8 @@ class Mirror:
             """
         ).format(name)
         self._create_incoming = sql.SQL(
-            "create temp table incoming (like {} including defaults) on commit drop"
+            # Not told of it, the server would compress every row of 2-8 kB, for the moment that it lies here.
+            "create temp table incoming (like {} including defaults) with (toast_tuple_target = 8160) on commit drop"
         ).format(name)
         self._copy_incoming = sql.SQL("copy incoming ({}) from stdin ({})").format(columns, dialect)
         self._add_incoming = sql.SQL(
@@ -221,11 +222,12 @@ class Mirror:
         row = await cursor.fetchone() or {"new": None, "changed": None}
         return Differences(row["new"] or [], row["changed"] or [])
 
-    async def add(self, connection: Connection, lines: bytes) -> bool:
+    async def add(self, connection: Connection, lines: AsyncIterable[bytes]) -> bool:
         """COPY new records straight into the table; False, and nothing stored, if one was stored meanwhile."""
         try:
-            async with connection.transaction():
-                await _copy(connection, self._copy, lines)
+            async with connection.transaction(), connection.cursor().copy(self._copy) as copy:
+                async for some in lines:
+                    await _write(copy, some)
         except UniqueViolation:
             return False
         return True
@@ -268,8 +270,12 @@ async def _prefer_look_ups(connection: Connection) -> None:
 
 async def _copy(connection: Connection, statement: sql.Composed, lines: bytes) -> None:
     async with connection.cursor().copy(statement) as copy:
-        for start in range(0, len(lines), _COPY_SLICE):
-            await copy.write(lines[start : start + _COPY_SLICE])
+        await _write(copy, lines)
+
+
+async def _write(copy: AsyncCopy, lines: bytes) -> None:
+    for start in range(0, len(lines), _COPY_SLICE):
+        await copy.write(lines[start : start + _COPY_SLICE])
 
 
 def _names(columns: Sequence[str]) -> sql.Composed:

@@ -1,8 +1,10 @@
 """Loading batches: in any order, any number of times, the table comes out the same."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +15,9 @@ from shared.services.load_batch import load_batch
 from shared.services.plan_job import plan_job
 from shared.settings import Settings
 from shared.store import batches, jobs, turns
-from shared.store.database import Database
+from shared.store.database import Connection, Database
 from shared.store.jobs import NewJob
+from shared.store.records import Differences, Mirror
 from tests.support.files import issues_csv
 from tests.support.settings import make_settings
 
@@ -128,3 +131,37 @@ async def test_file_replaced_while_it_is_imported_fails_the_job(database: Databa
         job = await jobs.find_job(connection, job_id)
     assert job is not None
     assert (job.state, (job.error or {})["code"]) == ("failed", "conflict")
+
+
+async def test_record_stored_by_another_door_while_new_ones_stream_in_costs_none_of_them(
+    database: Database, blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = make_settings()
+    rows = [(f"R-{number}", f"Title {number}") for number in range(2_000)]
+    rows[1_500] = ("R-1500", "")
+    content = issues_csv(rows, header=("external_id", "title"))
+    job_id = await given_claimed_job(database, blobs, chosen, content, ImportOptions())
+    await plan_job(database, blobs, chosen, job_id, 1)
+    ask = Mirror.find_differences
+
+    async def ask_and_be_overtaken(
+        mirror: Mirror, connection: Connection, source: str, ids: Sequence[str], hashes: bytes
+    ) -> Differences:
+        answer = await ask(mirror, connection, source, ids, hashes)
+        async with database.transaction() as other:
+            await other.execute(
+                "insert into issues (import_source, external_id, title, status_category, payload, content_hash, job_id)"
+                " values ('prop', 'R-1700', 'From the other door', 'open', '{}', '', %s)",
+                (job_id,),
+            )
+        return answer
+
+    monkeypatch.setattr(Mirror, "find_differences", ask_and_be_overtaken)
+    assert await load_batch(database, blobs, chosen, job_id, 1, "load", 0)
+
+    assert await titles(database) == expected_titles(rows, last_wins=True)
+    async with database.connection() as connection:
+        counts = (await batches.find_progress(connection, job_id)).counts
+        rejected = await (await connection.execute("select row_number from rejections")).fetchall()
+    assert (counts.created, counts.updated, counts.rejected) == (1_998, 1, 1)
+    assert [row["row_number"] for row in rejected] == [1_502]

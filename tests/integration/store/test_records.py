@@ -1,5 +1,6 @@
 """The write path: what is new, what differs, and what a merge does with it."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -25,9 +26,14 @@ async def changes(database: Database) -> list[dict[str, Any]]:
         return await cursor.fetchall()
 
 
+async def in_pieces(lines: bytes) -> AsyncGenerator[bytes]:
+    for line in lines.splitlines(keepends=True):
+        yield line
+
+
 async def add(database: Database, *issues: Issue) -> bool:
     async with database.transaction() as connection:
-        return await ISSUES.add(connection, issue_lines(*issues))
+        return await ISSUES.add(connection, in_pieces(issue_lines(*issues)))
 
 
 async def merge(database: Database, *issues: Issue, may_create: bool = False) -> tuple[int, Merged]:
