@@ -39,6 +39,17 @@ class BatchIndex:
         """Hash of one record."""
         return bytes(self.hashes[position * HASH_BYTES : (position + 1) * HASH_BYTES])
 
+    def hashes_at(self, positions: Sequence[int]) -> bytes:
+        """Hashes of records at ascending positions, one behind the other."""
+        hashes = bytes(self.hashes)
+        if len(positions) == len(self):
+            return hashes
+        # Nearly all are wanted, so what lies between gaps is taken at once.
+        wanted = set(positions)
+        gaps = [position for position in range(len(self)) if position not in wanted]
+        starts, ends = [0, *(gap + 1 for gap in gaps)], [*gaps, len(self)]
+        return b"".join([hashes[a * HASH_BYTES : b * HASH_BYTES] for a, b in zip(starts, ends, strict=True)])
+
     def to_bytes(self) -> bytes:
         """Pack for storage."""
         ids = orjson.dumps(self.ids)

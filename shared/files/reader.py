@@ -3,6 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 _NO_ID = "missing_id"
 # Joins records that are decoded together; a record that holds it is read singly.
 _BETWEEN = b"\x1e"
+# With one of these in it, a cell has to be parsed.
+_ODD_IN_ID = re.compile(rb'["\\\0]')
 # Fewer records than this are read one by one: going by columns has a price of its own.
 _TOGETHER = 16
 # Records read at a time: few enough to stay in the processor's cache, which is worth a quarter.
@@ -117,11 +120,6 @@ class Reader:
             return self._read_together(self._by_columns, rows, raws, records)
         return (self._read(*each) for each in zip(rows, raws, self._contents(raws), strict=True))
 
-    def is_valid(self, raw: bytes) -> bool:
-        """Whether normalize would accept this record."""
-        good, _ = self.normalize([raw], [0])
-        return bool(good)
-
     @property
     def layout(self) -> Layout:
         """What this reader was compiled from."""
@@ -134,10 +132,21 @@ class Reader:
         single = self._csv and self._layout.kind is Kind.ISSUES and len(indices) == 1
         return indices[0] if single else None
 
-    def identity_in_cell(self, cell: bytes) -> str | None:
-        """The external id in the raw bytes of its cell, as `identity` gives it for the parsed record."""
+    def identities_in_cells(self, cells: Sequence[bytes]) -> list[str | None]:
+        """The external ids in the raw bytes of their cells, as `identity` gives them for the parsed records."""
+        joined = _BETWEEN.join(cells)
+        if _ODD_IN_ID.search(joined) or joined.count(_BETWEEN) >= len(cells) or not joined.isascii():
+            return list(map(self._identity_in_cell, cells))
+        nothing, identity = self._preset.nothing, fields.identity
+        try:
+            found = map(identity, joined.decode("ascii").split(_BETWEEN.decode()))
+            return [None if each in nothing else each for each in found]
+        except FieldError:
+            return list(map(self._identity_in_cell, cells))
+
+    def _identity_in_cell(self, cell: bytes) -> str | None:
         text = cell.decode(self._layout.encoding, "surrogateescape")
-        if '"' in text or "\\" in text or "\0" in text:
+        if _ODD_IN_ID.search(cell):
             lines = decode_lines(cell.splitlines(keepends=True), self._layout.encoding)
             text = "".join(next(csv.reader(lines, **dialect(self._layout)), [""])[:1])
         try:

@@ -23,6 +23,7 @@ from shared.files.reader import Reader
 
 _MAX_BITMAP_BYTES = 32 * 1024 * 1024
 _BLOCK_BYTES = 256 * 1024
+_JUDGED_TOGETHER = 256
 
 # Opens the file at a byte offset.
 Open = Callable[[int], Iterable[bytes]]
@@ -98,7 +99,7 @@ def _identified(reader: Reader, chunks: Iterable[bytes]) -> Iterator[_Records]:
         yield from _in_blocks(reader, reader.records(chunks, layout.first_row))
         return
     for raws, cells in Cutter(layout, column).cut(chunks):
-        yield _Records(raws, list(map(reader.identity_in_cell, cells)))
+        yield _Records(raws, reader.identities_in_cells(cells))
 
 
 def _in_blocks(reader: Reader, records: Iterable[Record]) -> Iterator[_Records]:
@@ -223,6 +224,7 @@ class _Repeats:
         self._last_wins = last_wins
         self._winners: dict[str, int] = {}
         self._candidates: set[str] = set()
+        self._pending = _Pending()
 
     def see(self, row: int, records: _Records) -> None:
         """Take note of records, the first of them a row of the file."""
@@ -234,10 +236,10 @@ class _Repeats:
             byte, mask = bit >> 3, 1 << (bit & 7)
             if not seen[byte] & mask:
                 seen[byte] |= mask
-            elif not self._last_wins:
+            elif self._last_wins:
+                self._judge_later(row + position, records.raws[position], identity)
+            else:
                 self._candidates.add(identity)
-            elif self._reader.is_valid(records.raws[position]):
-                self._winners[identity] = row + position
 
     def winners(self, open_at: Open) -> dict[str, int]:
         """The row that counts of every repeated id. The first valid one can only be known by a second look."""
@@ -246,10 +248,44 @@ class _Repeats:
             blocks = _identified(self._reader, open_at(layout.data_offset))
             records = chain.from_iterable(zip(block.raws, block.ids, strict=True) for block in blocks)
             for row, (raw, identity) in enumerate(records, layout.first_row):
-                if identity in self._candidates and self._reader.is_valid(raw):
-                    self._winners[identity] = row
-                    self._candidates.remove(identity)
+                if identity in self._candidates and identity not in self._winners:
+                    self._judge_later(row, raw, identity)
+        self._judge()
         return self._winners
+
+    def _judge_later(self, row: int, raw: bytes, identity: str) -> None:
+        self._pending.add(row, raw, identity)
+        if self._pending.is_enough:
+            self._judge()
+
+    def _judge(self) -> None:
+        """A broken record displaces nobody. Many together are read in a quarter of the time."""
+        pending, self._pending = self._pending, _Pending()
+        good, _ = self._reader.normalize(pending.raws, pending.rows)
+        valid = {record.row for record in good}
+        for row, identity in zip(pending.rows, pending.ids, strict=True):
+            if row in valid and (self._last_wins or identity not in self._winners):
+                self._winners[identity] = row
+
+
+class _Pending:
+    """Records that wait for being judged."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.raws: list[bytes] = []
+        self.ids: list[str] = []
+        self._bytes = 0
+
+    def add(self, row: int, raw: bytes, identity: str) -> None:
+        self.rows.append(row)
+        self.raws.append(raw)
+        self.ids.append(identity)
+        self._bytes += len(raw)
+
+    @property
+    def is_enough(self) -> bool:
+        return len(self.rows) == _JUDGED_TOGETHER or self._bytes > _BLOCK_BYTES
 
 
 def _with_date_order(open_at: Open, layout: Layout) -> Layout:

@@ -116,7 +116,7 @@ def test_cutter_says_what_csv_reader_says(text: str, size: int, delimiter: str, 
     columns = {"external_id": (header[column],), "title": ("c0",)}
     reader = Reader(layout.model_copy(update={"header": header, "columns": columns}))
     assert [raw for raw, _ in found] == [record.raw for record in expected]
-    assert [reader.identity_in_cell(cell) for _, cell in found] == [
+    assert reader.identities_in_cells([cell for _, cell in found]) == [
         reader.identity(record.content) if record.content else None for record in expected
     ]
 
@@ -153,6 +153,28 @@ def test_duplicates_are_settled_as_by_reading_row_after_row(
 
     assert kept(found, parts) == expected
     assert found.rows == sum(any(cell.strip() for cell in cells) for cells in rows)
+
+
+@pytest.mark.parametrize("last_wins", [True, False])
+def test_many_duplicates_are_settled_in_groups_as_singly(last_wins: bool) -> None:
+    rows = [(str(number % 300), "" if number % 7 == 0 else f"title {number}") for number in range(2_000)]
+    expected: dict[str, tuple[int, str]] = {}
+    for row, (identity, title) in enumerate(rows, 1):
+        if title and (last_wins or identity not in expected):
+            expected[identity] = (row, title)
+    data = "".join(f"{identity},{title}\n" for identity, title in rows).encode()
+
+    duplicates = Duplicates.UPDATE if last_wins else Duplicates.SKIP
+    found, parts = scan(data, batch_bytes=4_096, duplicates=duplicates)
+
+    assert kept(found, parts) == expected
+
+
+@given(wanted=st.sets(st.integers(0, 11)))
+def test_hashes_of_some_records_are_those_of_each(wanted: set[int]) -> None:
+    _, [(index, _)] = scan(b"".join(b"%d,a\n" % number for number in range(12)), batch_bytes=4_096)
+
+    assert index.hashes_at(sorted(wanted)) == b"".join(index.hash_at(position) for position in sorted(wanted))
 
 
 @given(st.integers(1, 300))
