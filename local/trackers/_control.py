@@ -94,6 +94,10 @@ def _fault(tracker: "Tracker", values: Values) -> None:
     tracker.faults.append(Fault(**values))
 
 
+def _latency(tracker: "Tracker", values: Values) -> None:
+    tracker.latency = values["seconds"]
+
+
 def _hook(tracker: "Tracker", values: Values) -> Values:
     return {"hook": tracker.hooks.register(values.pop("url"), values.pop("secret", ""), **values).id}
 
@@ -112,6 +116,7 @@ _ACTIONS: Mapping[str, Callable[["Tracker", Values], Values | None]] = {
     "edit": _edit,
     "change": _change,
     "fault": _fault,
+    "latency": _latency,
     "hook": _hook,
     "hook-fault": _hook_fault,
     "hook-timing": _hook_timing,

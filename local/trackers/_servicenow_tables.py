@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 Field = Callable[[Any], tuple[str, str]]
 _NEVER_IN_AN_ID = "~"
+_TO_THE_SECOND = len("2025-03-31 14:05:00")
 _OPERATORS = (">=", "<=", "!=", "=", ">", "<", "NOT IN", "IN", "ISEMPTY", "ISNOTEMPTY", "STARTSWITH", "LIKE")
 _CONDITION = re.compile(rf"([a-z][a-z0-9_.]*?)({'|'.join(_OPERATORS)})(.*)", re.DOTALL)
 _DATE_GENERATE = re.compile(r"javascript:gs\.dateGenerate\('([^']*)',\s*'([^']*)'\)")
@@ -28,7 +29,7 @@ def sys_id(kind: str, number: int) -> str:
 
 
 def stamp(moment: datetime | None) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if moment else ""
+    return str(moment.astimezone(UTC))[:_TO_THE_SECOND] if moment else ""
 
 
 class Row(Protocol):

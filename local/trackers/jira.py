@@ -287,9 +287,13 @@ class JiraTracker(JiraAccess):
 
     def _rendered(
         self, issues: Sequence[Issue], fields: Sequence[str], asked: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> list[orjson.Fragment]:
         shapes, changelog = self.shapes, "changelog" in _names(asked.get("expand"))
-        return [shapes.issue(issue, fields, changelog=changelog) for issue in issues]
+        how = (self.cloud, self.time_zone, self.time_tracking, changelog, *fields)
+        return [
+            self.rendered(issue, how, lambda issue=issue: shapes.issue(issue, fields, changelog=changelog))
+            for issue in issues
+        ]
 
     # Issues as they are
 

@@ -6,7 +6,7 @@ in another process.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import ClassVar, Self
@@ -17,6 +17,8 @@ from aiohttp import web
 from local.trackers._control import steer
 from local.trackers._hooks import HookError, Hooks
 from local.trackers.world import World
+
+_MOST_RENDERED = 200_000
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,10 +63,21 @@ class Tracker:
         self.limited_seconds = 1.0
         self.before_request: Callable[[Call], None] | None = None
         self._runner: web.AppRunner | None = None
+        self._kept: dict[Hashable, orjson.Fragment] = {}
+        self._kept_state: object = None
         self.url = ""
         self.hooks = self.kind_of_hooks(self)
 
     # For subclasses
+
+    def rendered(self, version: object, how: Hashable, render: Callable[[], object]) -> orjson.Fragment:
+        """A version of something as JSON, kept while the world stays the same: a real tracker has it at hand, too."""
+        if self._kept_state != self.world.state or len(self._kept) > _MOST_RENDERED:
+            self._kept, self._kept_state = {}, self.world.state
+        key = (id(version), how)
+        if key not in self._kept:
+            self._kept[key] = orjson.Fragment(orjson.dumps(render()))
+        return self._kept[key]
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Add the tracker's API."""

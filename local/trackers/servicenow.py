@@ -7,7 +7,7 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -139,7 +139,14 @@ class ServiceNowTracker(Tracker):
         headers = {} if asked.get("sysparm_no_count") == "true" else {"X-Total-Count": str(chosen.total)}
         if asked.get("sysparm_suppress_pagination_header") != "true":
             headers["Link"] = _links(request, chosen.total, offset, limit)
-        return json_response({"result": [_show(row, shown, how) for row in rows]}, headers=headers)
+        asked_for = (name, how, *fields, self._state())
+        return json_response({"result": [self._shown(row, shown, how, asked_for) for row in rows]}, headers=headers)
+
+    def _shown(self, row: Row, fields: Mapping[str, Field], how: str, asked_for: Hashable) -> object:
+        if isinstance(row, Task | Entered):
+            version = row.issue if isinstance(row, Task) else row.comment
+            return self.rendered(version, (row.sys_id, asked_for), lambda: _show(row, fields, how))
+        return _show(row, fields, how)
 
     async def _show(self, request: web.Request) -> web.Response:
         name = request.match_info["table"]
