@@ -13,6 +13,7 @@ from shared.connectors._jira_site import JiraSite
 from shared.connectors._protocol import Absence, Children, Gap, Gone, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
+from shared.domain.turns import in_turns
 
 _REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND, Trouble.BAD_REQUEST})
 
@@ -68,6 +69,22 @@ class Family:
         self.gaps += [gap for gap in other.gaps if (gap.stream, gap.scope) not in known]
 
 
+def _take(
+    family: Family,
+    stream: Stream,
+    issue: Mapping[str, Any],
+    context: Mapping[str, Any],
+    rows: Sequence[dict[str, Any]],
+    *,
+    whole: bool,
+) -> None:
+    issue_id, scope = str(issue["id"]), scope_of(issue)
+    about = {"issue_id": issue_id, "issue_key": issue.get("key"), "site": context["site"]}
+    family.records += [Sent(stream, row, scope, about) for row in rows]
+    if whole:
+        family.complete.append(Children(stream, issue_id, frozenset(str(row["id"]) for row in rows)))
+
+
 class Families:
     """Reads the child streams that are wanted."""
 
@@ -89,26 +106,39 @@ class Families:
         fields = await self._site.fields()
         _, address = await self._site.about()
         context = {"site": address, "fields": fields.context()}
-        families = await asyncio.gather(*(self._one(issue, context, preview=preview) for issue in issues))
+        embedded = [self._embedded(issue, context, preview=preview) for issue in issues]
+        # Of most issues everything is embedded; a task for each would cost more than to take it.
+        in_part = (issue for issue, family in zip(issues, embedded, strict=True) if family is None)
+        asked = iter(await asyncio.gather(*(self._one(issue, context) for issue in in_part)))
         all_of_them = Family()
-        for issue, family in zip(issues, families, strict=True):
+        async for issue, found in in_turns(zip(issues, embedded, strict=True)):
+            family = found or next(asked)
             if not family.gone:
                 sent = stripped(issue, fields.names)
                 all_of_them.records.append(Sent(Stream.ISSUES, sent, scope_of(issue), context))
             all_of_them.add(family)
         return all_of_them
 
-    async def _one(self, issue: Mapping[str, Any], context: Mapping[str, Any], *, preview: bool) -> Family:
+    def _embedded(self, issue: Mapping[str, Any], context: Mapping[str, Any], *, preview: bool) -> Family | None:
+        """The children of an issue if they are all embedded; of a preview those that are. None: Jira must be asked."""
+        family = Family()
+        for stream in self.wanted:
+            rows, whole = CHILDREN[stream].read(issue)
+            if not whole and not preview:
+                return None
+            _take(family, stream, issue, context, rows, whole=whole and not preview)
+        return family
+
+    async def _one(self, issue: Mapping[str, Any], context: Mapping[str, Any]) -> Family:
         family = Family()
         issue_id = str(issue["id"])
-        about = {"issue_id": issue_id, "issue_key": issue.get("key"), "site": context["site"]}
         scope = scope_of(issue)
         for stream in self.wanted:
             rows, whole = CHILDREN[stream].read(issue)
-            if not whole and not preview and await self._is_off(stream, issue):
+            if not whole and await self._is_off(stream, issue):
                 detail = "Time tracking is switched off in this Jira, so it shows no worklogs"
                 family.gaps.append(Gap(stream, scope, Trouble.NOT_FOUND, detail))
-            elif not whole and not preview:
+            elif not whole:
                 try:
                     rows = await self._rest(stream, issue_id)
                     whole = True
@@ -118,10 +148,7 @@ class Families:
                     if error.status == 404 and not await self._site.exists(issue_id):
                         return Family(gone=[Gone(Stream.ISSUES, issue_id, Absence.DELETED_OR_HIDDEN)])
                     family.gaps.append(Gap(stream, scope, error.trouble, error.detail, error.status))
-            family.records += [Sent(stream, row, scope, about) for row in rows]
-            if whole and not preview:
-                ids = frozenset(str(row["id"]) for row in rows)
-                family.complete.append(Children(stream, issue_id, ids))
+            _take(family, stream, issue, context, rows, whole=whole)
         return family
 
     async def _is_off(self, stream: Stream, issue: Mapping[str, Any]) -> bool:

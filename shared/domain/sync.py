@@ -97,7 +97,7 @@ def decide(
 
 def encode_record(record: dict[str, Any]) -> bytes:
     """A record as JSON, written one way whatever the order of its fields."""
-    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
 
 
 def content_hash(encoded: bytes) -> bytes:

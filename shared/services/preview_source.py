@@ -118,7 +118,7 @@ async def _describe(
     sample: list[SampleIssue] = []
     problems: list[Problem] = []
     for page in pages:
-        normalized = normalize_page(connector.normalize, page, first_row=1)
+        normalized = await normalize_page(connector.normalize, page, first_row=1)
         pairs = normalized.records.get(Stream.ISSUES, {}).values()
         issues = [(record, sent) for record, sent in pairs if isinstance(record, Issue)]
         # A walk repeats the last row of a page on the next one.

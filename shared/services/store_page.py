@@ -16,13 +16,15 @@ from shared.connectors._protocol import Page, PartKind, Sent
 from shared.domain.rejection import Problem
 from shared.domain.stream import Issue, Record, Stream
 from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of, encode_record
+from shared.domain.turns import in_turns
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection
 from shared.store.jobs import Job
 from shared.store.seen import note_seen
-from shared.store.streams import Row, Writer
+from shared.store.stream_rows import Row
+from shared.store.streams import Writer
 from shared.store.sync_ledger import StoredPart
 
 # Parents before children, and always in one order, so that two pages never wait for each other's rows.
@@ -68,10 +70,10 @@ class Normalized:
     refused: list[tuple[Stream, Refused]] = field(default_factory=list[tuple[Stream, Refused]])
 
 
-def normalize_page(normalize: Normalize, page: Page, *, first_row: int) -> Normalized:
+async def normalize_page(normalize: Normalize, page: Page, *, first_row: int) -> Normalized:
     """Turn what the source sent into records; what makes no sense is told apart, and nothing stops for it."""
     done = Normalized()
-    for number, sent in enumerate(page.records, first_row):
+    async for number, sent in in_turns(enumerate(page.records, first_row)):
         try:
             record = normalize(sent)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,8 +96,8 @@ async def store_page(
     normalized: Normalized,
     requests: int,
     cursor_at: datetime | None,
-) -> None:
-    """Write a page and note it in the ledger. Call inside a transaction that holds the part."""
+) -> StoredPart:
+    """Write a page and note it in the ledger; returns the part then. Call inside a transaction that holds the part."""
     writer = Writer(connection, source=stored.slug, job_id=job.id, read_at=page.read_at)
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     work = _Write(writer, counts, authoritative=part.kind == PartKind.KEYS, census_until=_census_line(part, cursor_at))
@@ -105,7 +107,7 @@ async def store_page(
     await _keep_refused(connection, job, part, normalized, counts)
     await coverage.note_gaps(connection, stored.id, page.gaps)
     await _note_seen(connection, job, part, page, normalized)
-    await sync_ledger.save_step(
+    stepped = await sync_ledger.save_step(
         connection,
         part,
         position=page.next,
@@ -117,6 +119,7 @@ async def store_page(
     )
     if page.next is None:
         await _close(connection, stored, part, page, met=part.stream in part.counts or part.stream in counts)
+    return stepped
 
 
 class _Write:
@@ -182,7 +185,7 @@ class _Write:
             keeps = next(iter(partial.values()))
             kept = await self._writer.find_kept(list(partial), keeps.fields, keeps.payload)
         rows: dict[str, Row] = {}
-        for each, (record, sent) in records.items():
+        async for each, (record, sent) in in_turns(records.items()):
             # The fields as they are: to have the model copy them would cost more than to write them.
             values, payload = vars(record), record.payload
             if each in partial and each in kept:
@@ -193,8 +196,8 @@ class _Write:
 
     async def _link_sprints(self, written: set[str], records: Mapping[str, tuple[Record, Sent]]) -> None:
         issues = [record for each in written if isinstance(record := records[each][0], Issue)]
-        if issues:
-            await self._writer.link_sprints({issue.external_id: issue.sprint_ids for issue in issues})
+        sprints_of = {issue.external_id: issue.sprint_ids for issue in issues}
+        await self._writer.link_sprints(sprints_of, fresh=self.created)
 
     def _count_missed(self, stream: Stream, written: set[str], records: Mapping[str, tuple[Record, Sent]]) -> None:
         """What a census finds new or changed before the cursor, a window should have found."""

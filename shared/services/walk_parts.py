@@ -167,8 +167,7 @@ async def _read(connector: Connector, part: Part, position: Mapping[str, Any] | 
 async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> _Stored:
     """Store a page, unless it, or the job, is not ours any more."""
     first_row = 1 + sum(sum(of.values()) for of in part.counts.values())
-    # Not in a thread: it would hold the interpreter in slices of 5 ms against every answer of the database.
-    normalized = normalize_page(work.connector.normalize, page, first_row=first_row)
+    normalized = await normalize_page(work.connector.normalize, page, first_row=first_row)
     async with work.database.transaction() as connection:
         locked = await sync_ledger.lock_part(connection, part.job_id, part.number)
         job = await jobs.find_job(connection, part.job_id)
@@ -180,7 +179,7 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
         cursor_at = None
         if part.kind == PartKind.CENSUS:
             cursor_at = await sync_lines.find_cursor(connection, work.stored.id, part.stream, part.scope)
-        await store_page(
+        now_at = await store_page(
             connection,
             stored=work.stored,
             job=work.job,
@@ -194,7 +193,6 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
         if work.connector.quota and page.next is None:
             await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))
-        now_at = await sync_ledger.lock_part(connection, part.job_id, part.number)
         return _Stored(now_at, LaneResult("wait", blocked) if blocked and page.next is not None else None)
 
 

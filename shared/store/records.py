@@ -9,17 +9,13 @@ from collections.abc import AsyncIterable, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from psycopg import AsyncCopy, sql
+from psycopg import sql
 from psycopg.errors import UniqueViolation
 
 from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
 from shared.domain.job import Kind
+from shared.store.copying import BETWEEN, DELIMITER, QUOTE, copy_into, quotable, write_lines
 from shared.store.database import Connection
-
-_COPY_SLICE = 256 * 1024
-# The dialect of our COPY: control characters that text hardly ever holds, and an empty field is NULL.
-_QUOTE, _DELIMITER = "\x02", "\x1f"
-_BETWEEN = f"{_QUOTE}{_DELIMITER}{_QUOTE}"
 
 
 class Differences(NamedTuple):
@@ -47,19 +43,15 @@ class Row(Protocol):
 
 
 def copy_lines(records: Sequence[Row], hashes: Sequence[bytes], job_id: UUID, source: str) -> bytes:
-    """Encode records for COPY with their payload, source, job and hash.
-
-    Every field stands between quotes that texts hardly ever hold, so that hardly anything has to be escaped: searching
-    long texts for what to escape would cost more than the rest of the work.
-    """
-    before_payload = _BETWEEN.encode()
-    behind_payload = f"{_BETWEEN}{_quotable(source)}{_BETWEEN}{job_id}{_BETWEEN}\\x".encode()
-    begin, end = _QUOTE.encode(), f"{_QUOTE}\n".encode()
+    """Encode records for COPY with their payload, source, job and hash; every field stands between quotes."""
+    before_payload = BETWEEN.encode()
+    behind_payload = f"{BETWEEN}{quotable(source)}{BETWEEN}{job_id}{BETWEEN}\\x".encode()
+    begin, end = QUOTE.encode(), f"{QUOTE}\n".encode()
     pieces: list[bytes] = []
     for record, content_hash in zip(records, hashes, strict=True):
-        text = _BETWEEN.join([value or "" for value in record.values])
-        if text.count(_QUOTE) != 2 * len(record.values) - 2:
-            text = _BETWEEN.join([_quotable(value or "") for value in record.values])
+        text = BETWEEN.join([value or "" for value in record.values])
+        if text.count(QUOTE) != 2 * len(record.values) - 2:
+            text = BETWEEN.join([quotable(value or "") for value in record.values])
         # JSON text holds no control characters.
         pieces += (
             begin,
@@ -73,11 +65,6 @@ def copy_lines(records: Sequence[Row], hashes: Sequence[bytes], job_id: UUID, so
     return b"".join(pieces)
 
 
-def _quotable(text: str) -> str:
-    """Text as it may stand between our quotes: one within is doubled."""
-    return text.replace(_QUOTE, 2 * _QUOTE)
-
-
 class Mirror:
     """One table that mirrors a stream of records, such as `issues`; statements are composed once per table."""
 
@@ -86,10 +73,7 @@ class Mirror:
         self._columns = (*fields, "payload", "import_source", "job_id", "content_hash")
         name = sql.Identifier(table)
         columns = _names(self._columns)
-        dialect = sql.SQL("format csv, delimiter {}, quote {}, force_null ({})").format(
-            sql.Literal(_DELIMITER), sql.Literal(_QUOTE), columns
-        )
-        self._copy = sql.SQL("copy {} ({}) from stdin ({})").format(name, columns, dialect)
+        self._copy = copy_into(name, columns)
         self._find_differences = sql.SQL(
             """
             select array_agg(position - 1) filter (where held.external_id is null) as new,
@@ -105,7 +89,7 @@ class Mirror:
             # Not told of it, the server would compress every row of 2-8 kB, for the moment that it lies here.
             "create temp table incoming (like {} including defaults) with (toast_tuple_target = 8160) on commit drop"
         ).format(name)
-        self._copy_incoming = sql.SQL("copy incoming ({}) from stdin ({})").format(columns, dialect)
+        self._copy_incoming = copy_into(sql.Identifier("incoming"), columns)
         self._add_incoming = sql.SQL(
             """
             with added as (
@@ -212,8 +196,8 @@ class Mirror:
             self._find_differences,
             {
                 "source": source,
-                "ids": _DELIMITER.join(ids),
-                "separator": _DELIMITER,
+                "ids": DELIMITER.join(ids),
+                "separator": DELIMITER,
                 "hashes": hashes,
                 "width": len(hashes) // len(ids),
             },
@@ -227,7 +211,7 @@ class Mirror:
         try:
             async with connection.transaction(), connection.cursor().copy(self._copy) as copy:
                 async for some in lines:
-                    await _write(copy, some)
+                    await write_lines(copy, some)
         except UniqueViolation:
             return False
         return True
@@ -270,12 +254,7 @@ async def _prefer_look_ups(connection: Connection) -> None:
 
 async def _copy(connection: Connection, statement: sql.Composed, lines: bytes) -> None:
     async with connection.cursor().copy(statement) as copy:
-        await _write(copy, lines)
-
-
-async def _write(copy: AsyncCopy, lines: bytes) -> None:
-    for start in range(0, len(lines), _COPY_SLICE):
-        await copy.write(lines[start : start + _COPY_SLICE])
+        await write_lines(copy, lines)
 
 
 def _names(columns: Sequence[str]) -> sql.Composed:

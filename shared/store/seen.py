@@ -23,12 +23,19 @@ async def note_seen(
     await connection.execute(
         """
         insert into seen_ids (job_id, stream, scope, external_id, source_updated_at)
-        select %s, %s, %s, id, updated from unnest(%s::text[], %s::timestamptz[]) as seen(id, updated) order by id
+        select %s, %s, %s, id, nullif(updated, '')::timestamptz
+          from unnest(%s::text[], %s::text[]) as seen(id, updated) order by id
             on conflict (job_id, stream, external_id) do update
            set scope = excluded.scope, source_updated_at = excluded.source_updated_at
          where seen_ids.source_updated_at < excluded.source_updated_at or seen_ids.source_updated_at is null
         """,
-        (job_id, stream, scope, [external_id for external_id, _ in seen], [updated for _, updated in seen]),
+        (
+            job_id,
+            stream,
+            scope,
+            [external_id for external_id, _ in seen],
+            [updated.isoformat() if updated else "" for _, updated in seen],
+        ),
     )
 
 

@@ -1,20 +1,19 @@
-"""The tables of all streams of trackers: ask what is held, add, replace, mark as gone. A page is one transaction.
-
-Rows travel as one JSON array, because a page is some hundred rows: less than the set-up of a COPY.
-"""
+"""The tables of all streams of trackers: ask what is held, add, replace, mark as gone. A page is one transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
-import orjson
 from psycopg import sql
+from psycopg.errors import UniqueViolation
 
 from shared.domain.stream import MODELS, Stream
 from shared.domain.sync import Held
+from shared.store.copying import NULL, copy_into, write_lines
 from shared.store.database import Connection
+from shared.store.stream_rows import Row, as_json, as_lines
 
 TABLES: Mapping[Stream, str] = {
     **{stream: stream.value for stream in Stream},
@@ -28,19 +27,16 @@ _UNTOLD = [
 ]
 
 
-class Row(NamedTuple):
-    """A record on its way into its table; `values` are the fields of its model, `payload` is JSON."""
-
-    external_id: str
-    values: Mapping[str, Any]
-    payload: bytes
-    content_hash: bytes
-    scope: str
+# The columns behind those of a model, in the order of COPY lines.
+_BEHIND = ("payload", "content_hash", "scope", "import_source", "job_id", "read_at")
+# Fewer rows are sooner sent than a COPY is begun.
+_ENOUGH_TO_COPY = 50
 
 
 class _Statements(NamedTuple):
     hold: sql.Composed
     lock: sql.Composed
+    copy: sql.Composed
     add: sql.Composed
     replace: sql.Composed
     mark_children: sql.Composed
@@ -54,18 +50,25 @@ def columns_of(stream: Stream) -> list[str]:
     return [name for name in MODELS[stream].model_fields if name != "sprint_ids"]
 
 
+def _plain_columns(stream: Stream) -> list[str]:
+    return [name for name in columns_of(stream) if name != "payload"]
+
+
 @cache
 def _statements(stream: Stream) -> _Statements:
     table = sql.Identifier(TABLES[stream])
-    names = [*columns_of(stream), "content_hash", "scope", "import_source", "job_id", "read_at"]
+    names = [*_plain_columns(stream), *_BEHIND]
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     changed = [name for name in names if name not in {"external_id", "import_source"}]
+    # Each by its key, whatever the planner believes: of a table that has just begun to grow it knows nothing, and would
+    # read all that the source has in it for every page.
     hold = sql.SQL(
         """
-        select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
-          from {} where import_source = %(source)s and external_id = any(%(ids)s)
+        select held.* from unnest(%(ids)s::text[]) as asked(id) cross join lateral (
+            select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
+              from {} where import_source = %(source)s and external_id = asked.id limit 1 {}) held
         """
-    ).format(table)
+    )
     incoming = sql.SQL("jsonb_populate_recordset(null::{}, %(rows)s::jsonb)").format(table)
     log = (
         sql.SQL(
@@ -94,11 +97,13 @@ def _statements(stream: Stream) -> _Statements:
         """
     ).format(table)
     return _Statements(
-        hold=hold,
-        lock=sql.SQL("{} order by external_id for update").format(hold),
+        hold=hold.format(table, sql.SQL("")),
+        lock=hold.format(table, sql.SQL("for update")),
+        copy=copy_into(table, columns, null=NULL),
+        # In the order in which a COPY comes.
         add=sql.SQL(
             """
-            insert into {table} ({columns}) select {columns} from {incoming} order by external_id
+            insert into {table} ({columns}) select {columns} from {incoming} order by external_id collate "C"
                 on conflict do nothing returning external_id
             """
         ).format(table=table, columns=columns, incoming=incoming),
@@ -145,11 +150,11 @@ class Writer:
         self._values: dict[str, Any] = {"source": source, "job_id": job_id, "read_at": read_at}
         self._tail = {"import_source": source, "job_id": str(job_id), "read_at": read_at.isoformat()}
 
-    async def find_held(self, stream: Stream, ids: Collection[str], *, lock: bool = False) -> dict[str, Held]:
+    async def find_held(self, stream: Stream, ids: Sequence[str], *, lock: bool = False) -> dict[str, Held]:
         """What the table knows of these records, locked in the order of their ids if asked."""
         statements = _statements(stream)
         cursor = await self._connection.execute(
-            statements.lock if lock else statements.hold, {**self._values, "ids": list(ids)}
+            statements.lock if lock else statements.hold, {**self._values, "ids": sorted(ids)}
         )
         return {
             row["external_id"]: Held(
@@ -163,15 +168,30 @@ class Writer:
 
     async def add(self, stream: Stream, rows: Sequence[Row]) -> set[str]:
         """Insert new records; returns the ids of those nobody else inserted meanwhile."""
+        if len(rows) >= _ENOUGH_TO_COPY and await self._copy(stream, rows):
+            return {row.external_id for row in rows}
         if not rows:
             return set()
-        cursor = await self._connection.execute(_statements(stream).add, {"rows": self._encode(rows)})
+        cursor = await self._connection.execute(_statements(stream).add, {"rows": as_json(rows, self._tail)})
         return {row["external_id"] for row in await cursor.fetchall()}
+
+    async def _copy(self, stream: Stream, rows: Sequence[Row]) -> bool:
+        """COPY new records; False, and nothing stored, if one is there already or has to be mended first."""
+        lines = as_lines(rows, _plain_columns(stream), self._tail)
+        if lines is None:
+            return False
+        try:
+            async with self._connection.transaction(), self._connection.cursor().copy(_statements(stream).copy) as copy:
+                await write_lines(copy, lines)
+        except UniqueViolation:
+            return False
+        return True
 
     async def replace(self, stream: Stream, rows: Sequence[Row]) -> None:
         """Write another version of records that are there, also of deleted ones; what changed in issues is told."""
         if rows:
-            await self._connection.execute(_statements(stream).replace, {"rows": self._encode(rows), "untold": _UNTOLD})
+            told = {"rows": as_json(rows, self._tail), "untold": _UNTOLD}
+            await self._connection.execute(_statements(stream).replace, told)
 
     async def mark_children_gone(self, stream: Stream, issues: Sequence[str], ids: Sequence[str]) -> int:
         """Mark the children of some issues as deleted, except those named."""
@@ -204,12 +224,13 @@ class Writer:
         )
         return cursor.rowcount
 
-    async def link_sprints(self, sprints_of: Mapping[str, Sequence[str]]) -> None:
-        """Replace the sprints of some issues."""
+    async def link_sprints(self, sprints_of: Mapping[str, Sequence[str]], *, fresh: Collection[str]) -> None:
+        """Replace the sprints of some issues; those of `fresh` ones have none yet."""
         source = self._values["source"]
-        await self._connection.execute(
-            "delete from issue_sprints where import_source = %s and issue_id = any(%s)", (source, list(sprints_of))
-        )
+        if known := [issue for issue in sprints_of if issue not in fresh]:
+            await self._connection.execute(
+                "delete from issue_sprints where import_source = %s and issue_id = any(%s)", (source, known)
+            )
         pairs = [(issue, sprint) for issue, sprints in sprints_of.items() for sprint in sprints]
         if pairs:
             await self._connection.execute(
@@ -236,33 +257,6 @@ class Writer:
             }
             for row in await cursor.fetchall()
         }
-
-    def _encode(self, rows: Sequence[Row]) -> str:
-        encoded = orjson.dumps([self._complete(row) for row in rows])
-        # PostgreSQL stores no NUL; trackers do let them through.
-        return (orjson.dumps(_without_nul(orjson.loads(encoded))) if b"\\u0000" in encoded else encoded).decode()
-
-    def _complete(self, row: Row) -> dict[str, Any]:
-        return {
-            **row.values,
-            **self._tail,
-            "payload": orjson.Fragment(row.payload),
-            "content_hash": f"\\x{row.content_hash.hex()}",
-            "scope": row.scope,
-        }
-
-
-def _without_nul(value: Any) -> Any:
-    match value:
-        case str():
-            return value.replace("\x00", "")
-        case list():
-            return [_without_nul(each) for each in cast("list[Any]", value)]
-        case dict():
-            named = cast("dict[str, Any]", value)
-            return {name.replace("\x00", ""): _without_nul(each) for name, each in named.items()}
-        case _:
-            return value
 
 
 async def empty_payloads(connection: Connection, source: str, *, before: datetime, limit: int = 10_000) -> int:

@@ -168,13 +168,13 @@ async def save_step(
     read_at: datetime,
     digest: int,
     gaps: int,
-) -> None:
-    """Note a stored page in the transaction of its rows; without a position the part is done.
+) -> StoredPart:
+    """Note a stored page in the transaction of its rows; without a position the part is done. Returns the part then.
 
     Updating the window's row comes after the part's: of two last parts the second waits there, and sees the first done.
     """
     added = {name: sum(of.get(name, 0) for of in counts.values()) for name in COUNTED}
-    await connection.execute(
+    cursor = await connection.execute(
         """
         update sync_parts
            set position = %(position)s, state = case when %(done)s then 'done' else state end, pages = pages + 1,
@@ -182,6 +182,7 @@ async def save_step(
                error = null, retry_at = null, attempts = 0,
                read_from = coalesce(read_from, %(read_at)s), finished_at = case when %(done)s then now() end
          where job_id = %(job)s and number = %(number)s
+        returning *
         """,
         {
             "position": None if position is None else Jsonb(dict(position)),
@@ -194,8 +195,9 @@ async def save_step(
             "number": part.number,
         },
     )
+    stepped = StoredPart.model_validate(await cursor.fetchone())
     if part.window_id is None:
-        return
+        return stepped
     await connection.execute(
         """
         update sync_windows
@@ -208,6 +210,7 @@ async def save_step(
     )
     if position is None:
         await close_window(connection, part.window_id)
+    return stepped
 
 
 async def close_window(connection: Connection, window_id: int) -> bool:

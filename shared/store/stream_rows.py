@@ -1,0 +1,96 @@
+"""Records of trackers on their way into their tables: many new ones as lines for COPY, others as one JSON array."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from operator import attrgetter
+from types import NoneType
+from typing import Any, NamedTuple, cast
+
+import orjson
+
+from shared.store.copying import BETWEEN, NULL, QUOTE
+
+_NUL, _NUL_IN_JSON = "\x00", b"\\u0000"
+
+
+class Row(NamedTuple):
+    """A record on its way into its table; `values` are the fields of its model, `payload` is JSON."""
+
+    external_id: str
+    values: Mapping[str, Any]
+    payload: bytes
+    content_hash: bytes
+    scope: str
+
+
+def as_json(rows: Sequence[Row], tail: Mapping[str, str]) -> str:
+    """Rows for jsonb_populate_recordset; `tail` are columns they all share. NULs, which trackers allow, are gone."""
+    encoded = orjson.dumps([_complete(row, tail) for row in rows])
+    return (orjson.dumps(_without_nul(orjson.loads(encoded))) if _NUL_IN_JSON in encoded else encoded).decode()
+
+
+def as_lines(rows: Sequence[Row], columns: Sequence[str], tail: Mapping[str, str]) -> bytes | None:
+    """Rows as COPY takes them: `columns` of their values, then payload, content_hash, scope and `tail`.
+
+    In the order of their ids, so that two pages never wait for each other. None where a text holds a control character
+    that would have to be taken out or escaped.
+    """
+    rows = sorted(rows, key=attrgetter("external_id"))
+    # Column by column: a call for every field would cost more than the server saves.
+    fields = [[row.values[name] for row in rows] for name in columns]
+    heads = [BETWEEN.join(texts) for texts in zip(*map(_texts, fields), strict=True)]
+    # JSON text holds no control characters.
+    opened, closed = BETWEEN.encode(), f"{BETWEEN}\\x".encode()
+    end = "".join(f"{BETWEEN}{value}" for value in tail.values())
+    pieces: list[bytes] = []
+    for row, head in zip(rows, heads, strict=True):
+        behind = f"{row.content_hash.hex()}{BETWEEN}{row.scope}{end}{QUOTE}\n"
+        pieces += (f"{QUOTE}{head}".encode(), opened, row.payload, closed, behind.encode())
+    lines = b"".join(pieces)
+    quotes = len(rows) * 2 * (len(columns) + 3 + len(tail))
+    nulls = sum(values.count(None) for values in fields)
+    plain = lines.count(QUOTE.encode()) == quotes and lines.count(NULL.encode()) == nulls
+    return lines if plain and _NUL.encode() not in lines and _NUL_IN_JSON not in lines else None
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    if set(map(type, values)) <= {str, NoneType}:
+        return [NULL if value is None else value for value in values]
+    return [NULL if value is None else _TEXTS.get(value.__class__, str)(value) for value in values]
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+# Enumerations and numbers are not here: as they write themselves, the column takes them.
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    datetime: datetime.isoformat,
+    date: date.isoformat,
+    tuple: _json,
+    list: _json,
+    dict: _json,
+}
+
+
+def _complete(row: Row, tail: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        **row.values,
+        **tail,
+        "payload": orjson.Fragment(row.payload),
+        "content_hash": f"\\x{row.content_hash.hex()}",
+        "scope": row.scope,
+    }
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace(_NUL, "")
+        case list():
+            return [_without_nul(each) for each in cast("list[Any]", value)]
+        case dict():
+            named = cast("dict[str, Any]", value)
+            return {name.replace(_NUL, ""): _without_nul(each) for name, each in named.items()}
+        case _:
+            return value
