@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from shared.connectors._http import together
 from shared.connectors._servicenow_instance import Instance
 from shared.connectors._servicenow_query import filter_columns
 from shared.connectors._servicenow_session import Rows
@@ -21,8 +22,9 @@ async def check_filter(instance: Instance, query: str, tables: Sequence[str]) ->
 
 async def check_families(instance: Instance, tables: Sequence[str]) -> None:
     """A table beside one that it extends would bring its rows twice."""
-    for table in tables if len(tables) > 1 else ():
-        if twice := set(await instance.family(table)) & set(tables) - {table}:
+    families = await together(map(instance.family, tables)) if len(tables) > 1 else []
+    for table, family in zip(tables, families, strict=False):
+        if twice := set(family) & set(tables) - {table}:
             detail = f"The rows of {', '.join(sorted(twice))} are rows of {table} as well"
             raise SourceError(Trouble.BAD_REQUEST, detail, hint=f"Leave one of them out, or {table}")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
-from typing import Any, Literal, TypeIs
+from typing import Any, Literal, cast
 
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import parse_time, readable_time
@@ -81,12 +81,16 @@ _HTML_IN_TEXT = re.compile(r"\[code\](.*?)\[/code\]", re.DOTALL | re.IGNORECASE)
 
 
 def without_journals(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in _JOURNALS}
+    rest = row.copy()
+    for name in _JOURNALS:
+        rest.pop(name, None)
+    return rest
 
 
 def label(row: Mapping[str, Any], name: str) -> str:
     """What a person reads in the field; "" when it is empty or not there."""
-    return _text(row.get(name), "display_value") or stored(row, name)
+    field = row.get(name)
+    return _text(field, "display_value") or _text(field, "value")
 
 
 def stored(row: Mapping[str, Any], name: str) -> str:
@@ -95,15 +99,13 @@ def stored(row: Mapping[str, Any], name: str) -> str:
 
 
 def _text(field: object, name: str) -> str:
-    if _is_object(field):
-        field = field.get(name)
+    if isinstance(field, dict):
+        field = cast("dict[str, Any]", field).get(name)
+    if isinstance(field, str):
+        return field
     if isinstance(field, bool):
         return str(field).lower()
     return "" if field is None else str(field)
-
-
-def _is_object(value: object) -> TypeIs[dict[str, Any]]:
-    return isinstance(value, dict)
 
 
 def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:

@@ -88,9 +88,12 @@ def _check_obeyed(reading: Reading, place: Place, ids: Sequence[str], rows: Sequ
     """
     known = [sys_id for sys_id in ids if _SYS_ID.fullmatch(sys_id)]
     ordered = known == sorted(known) and not (known and _SYS_ID.fullmatch(place.after) and known[0] <= place.after)
-    oldest = min((at for row in rows if (at := changed(row, reading))), default=None)
-    if ordered and not (reading.since and oldest and oldest < reading.since - _ANY_ZONE):
+    if ordered and not (reading.since and _begins_before(rows, reading, reading.since - _ANY_ZONE)):
         return
     detail = f"The instance ignored the {'time' if ordered else 'range and order of ids'} asked for on {reading.table}"
     hint = f"Allow the account query_range on sys_id and {reading.time} of {reading.table}"
     raise SourceError(Trouble.PERMISSION_DENIED, detail, hint=hint)
+
+
+def _begins_before(rows: Sequence[Mapping[str, Any]], reading: Reading, moment: datetime) -> bool:
+    return any(at < moment for row in rows if (at := changed(row, reading)))

@@ -144,15 +144,20 @@ async def _make_plan(
     # Before any walk begins: what changes from now on belongs to the next window.
     inputs = _Inputs(connector, settings, options, scopes, cursors, await connector.now() - lag)
     plan = Plan(gaps=list(gaps), reads=reads)
-    for stream in _streams(connector, settings, options):
-        traits = connector.streams[stream]
-        chosen = scopes if traits.per_scope else [Scope(EVERYTHING, EVERYTHING)]
-        pieces = await asyncio.gather(*(_pieces(inputs, stream, traits, scope) for scope in chosen))
-        for scope, found in zip(chosen, pieces, strict=True):
-            if isinstance(found, Gap):
-                plan.gaps.append(found)
-            else:
-                _plan_scope(plan, inputs, stream, scope, found)
+    everywhere = [Scope(EVERYTHING, EVERYTHING)]
+    lines = [
+        (stream, scope)
+        for stream in _streams(connector, settings, options)
+        for scope in (scopes if connector.streams[stream].per_scope else everywhere)
+    ]
+    pieces = await asyncio.gather(
+        *(_pieces(inputs, stream, connector.streams[stream], scope) for stream, scope in lines)
+    )
+    for (stream, scope), found in zip(lines, pieces, strict=True):
+        if isinstance(found, Gap):
+            plan.gaps.append(found)
+        else:
+            _plan_scope(plan, inputs, stream, scope, found)
     return plan
 
 
