@@ -4,12 +4,19 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from shared.blobs import Blobs
 from shared.store.database import Database
 from tests.support.azurite import running_azurite
 from tests.support.postgres import TestDatabases, embedded_server
 from tests.support.settings import make_settings
+
+# No test depends on how fast the machine is. Fixtures are shared by examples, which clear what they use.
+settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("ours")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.blobs import Blobs
@@ -66,7 +66,7 @@ def expected_titles(rows: list[tuple[str, str]], *, last_wins: bool) -> dict[str
     return kept
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(rows=ROWS, duplicates=st.sampled_from(Duplicates), order=st.data())
 async def test_any_order_and_repetition_of_batches_on_any_worker_gives_the_same_table(
     database: Database,

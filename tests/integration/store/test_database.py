@@ -1,6 +1,6 @@
 """The connections of the pool: how values travel."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.store.database import Database
@@ -8,7 +8,7 @@ from shared.store.database import Database
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(values=st.lists(st.none() | TEXTS | st.sampled_from(["NULL", '"', "\\", '","', "{}", ""]), max_size=5))
 async def test_lists_of_texts_arrive_as_they_are(database: Database, values: list[str | None]) -> None:
     async with database.connection() as connection:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.job import Kind
@@ -136,7 +136,7 @@ async def test_unknown_column_that_changes_is_kept_in_the_payload(database: Data
     assert await changes(database) == [{"external_id": "A-1", "changes": {"Team": {"from": "Tern", "to": "Gull"}}}]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1, max_size=60))
 async def test_every_text_arrives_as_it_was(database: Database, text: str) -> None:
     async with database.connection() as connection:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -68,7 +68,7 @@ async def stored(database: Database, source: str) -> list[dict[str, Any]]:
         return [{name: value for name, value in row.items() if name not in left_out} for row in await cursor.fetchall()]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(issues=st.lists(ISSUES, min_size=1, max_size=6, unique_by=lambda issue: issue.external_id))
 @example(issues=[issue(1, description=NULL), issue(2, description="a\x02b"), issue(3, description="")])
 @example(issues=[issue(1, description="a\x00b", environment={"os\x00": "l\x00nux"})])

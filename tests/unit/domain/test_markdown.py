@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.markdown import adf_to_markdown, html_to_markdown, wiki_to_markdown
@@ -125,7 +125,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["type", "content", "text", "attrs", "marks"]), JSON))
 def test_no_document_raises(document: dict[str, Any]) -> None:
     assert isinstance(adf_to_markdown(document), str)
@@ -156,7 +155,6 @@ def words(tree: dict[str, Any]) -> list[str]:
     return [tree["text"]] if "text" in tree else [word for child in tree["content"] for word in words(child)]
 
 
-@settings(deadline=None)
 @given(TREE)
 def test_no_text_of_a_document_is_lost(tree: dict[str, Any]) -> None:
     found = adf_to_markdown(doc(tree))
@@ -222,7 +220,6 @@ def test_wiki_markup_becomes_markdown(wiki: str, expected: str) -> None:
 MARKUP = st.text(alphabet="*_-+[]{}|!~#hq.:/ \n\\acode<>&;\ue000\ue0021", max_size=60)
 
 
-@settings(deadline=None)
 @given(MARKUP | st.text(max_size=60))
 def test_no_text_raises(value: str) -> None:
     assert isinstance(html_to_markdown(value), str)

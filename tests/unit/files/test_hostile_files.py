@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.errors import FileRefusedError
@@ -170,7 +170,6 @@ RECORDS = st.lists(st.dictionaries(st.sampled_from(ISSUE_FIELDS), VALUES, max_si
 
 
 # The first text of a run loads the Unicode tables, which a busy machine takes for a slow strategy.
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(RECORDS)
 def test_whatever_json_holds_every_record_ends_good_and_fit_or_rejected(records: list[dict[str, Any]]) -> None:
     content = "\n".join(['{"external_id":"known","title":"t"}', *(json.dumps(record) for record in records)])
