@@ -98,7 +98,7 @@ def main() -> None:
     for tracker in made:
         tracker.latency = arguments.latency
         tracker.hooks.set_pace(retry_seconds=arguments.hook_retry)
-    # What is made stays; looking through it again and again would take a quarter of the time of answers.
+    # What is made stays; the collector need not look through it again and again.
     gc.freeze()
     asyncio.run(serve(arguments.state, made, arguments.port, arguments.hook))
 
