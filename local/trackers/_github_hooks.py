@@ -6,7 +6,7 @@ https://docs.github.com/en/webhooks/webhook-events-and-payloads
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,7 +15,8 @@ from aiohttp import web
 
 from local.trackers._github_json import Renderer, Repository, instant, problem
 from local.trackers._github_paging import refused
-from local.trackers._hooks import Delivery, Hook, HookError, Hooks, Message, Sent, hex_hmac, is_success, parts
+from local.trackers._hooks import Delivery, Hook, HookError, Message, Sent, hex_hmac, is_success, parts
+from local.trackers._project_hooks import ProjectHooks
 from local.trackers.service import json_response
 from local.trackers.world import Comment, Issue
 
@@ -26,7 +27,7 @@ _INSIDE = "/repos/{owner}/{name}/hooks"
 _ZEN = "Keep it logically awesome."
 
 
-class GitHubHooks(Hooks):
+class GitHubHooks(ProjectHooks):
     tracker: "GitHubTracker"
 
     # Registration
@@ -35,15 +36,15 @@ class GitHubHooks(Hooks):
         for prefix in ("", "/api/v3"):
             inside = prefix + _INSIDE
             router.add_post(inside, self._create)
-            router.add_get(inside, self._list)
+            router.add_get(inside, self.list_hooks)
             for method, path, handler in (
-                ("GET", "", self._show),
-                ("DELETE", "", self._delete),
+                ("GET", "", self.show),
+                ("DELETE", "", self.delete),
                 ("POST", "/pings", self._ping),
                 ("GET", "/deliveries", self._deliveries),
                 ("POST", "/deliveries/{delivery}/attempts", self._redeliver),
             ):
-                router.add_route(method, f"{inside}/{{hook}}{path}", self._of_hook(handler))
+                router.add_route(method, f"{inside}/{{hook}}{path}", self.of_hook(handler))
 
     def is_about(self, request: web.Request) -> bool:
         return request.path.removeprefix("/api/v3").split("/")[4:5] == ["hooks"]
@@ -51,52 +52,32 @@ class GitHubHooks(Hooks):
     def refused(self, request: web.Request) -> web.Response:
         return refused("permission")
 
-    def _repository(self, request: web.Request) -> Repository | None:
+    def hidden(self, what: str) -> web.Response:
+        return refused("hidden")
+
+    def project_of(self, request: web.Request) -> str | None:
         name = f"{request.match_info['owner']}/{request.match_info['name']}".lower()
         known = (self.tracker.repository(key) for key in self.tracker.world.projects)
-        return next((each for each in known if each.full_name.lower() == name), None)
+        return next((each.key for each in known if each.full_name.lower() == name), None)
 
     async def _create(self, request: web.Request) -> web.Response:
-        repository = self._repository(request)
-        if repository is None:
-            return refused("hidden")
+        project = self.project_of(request)
+        if project is None:
+            return self.hidden("Project")
         asked: dict[str, Any] = orjson.loads(await request.read())
         config: dict[str, Any] = asked.get("config") or {}
         url = str(config.get("url", ""))
-        if any(each.url == url and each.project == repository.key for each in self.hooks.values()):
+        if any(each.url == url and each.project == project for each in self.hooks.values()):
             return _invalid("Hook already exists on this repository")
         # What is not said: pushes, in a form.
         events = asked.get("events") or ["push"]
         kind = config.get("content_type", "form")
         secret = str(config.get("secret") or "")
         try:
-            hook = self.register(url, secret, events=events, project=repository.key, content_type=kind)
+            hook = self.register(url, secret, events=events, project=project, content_type=kind)
         except HookError as error:
             return _invalid(str(error))
-        return json_response(self._shown(hook), status=201)
-
-    async def _list(self, request: web.Request) -> web.Response:
-        repository = self._repository(request)
-        if repository is None:
-            return refused("hidden")
-        return json_response([self._shown(each) for each in self.hooks.values() if each.project == repository.key])
-
-    def _of_hook(self, handler: Callable[[web.Request, Hook], web.Response]) -> Any:
-        async def found(request: web.Request) -> web.Response:
-            repository = self._repository(request)
-            hook = self.hooks.get(int(request.match_info["hook"]))
-            if repository is None or hook is None or hook.project != repository.key:
-                return refused("hidden")
-            return handler(request, hook)
-
-        return found
-
-    def _show(self, request: web.Request, hook: Hook) -> web.Response:
-        return json_response(self._shown(hook))
-
-    def _delete(self, request: web.Request, hook: Hook) -> web.Response:
-        del self.hooks[hook.id]
-        return web.Response(status=204)
+        return json_response(self.shown(hook), status=201)
 
     def _ping(self, request: web.Request, hook: Hook) -> web.Response:
         self.registered(hook)
@@ -133,7 +114,7 @@ class GitHubHooks(Hooks):
                 return json_response({}, status=202)
         return refused("hidden")
 
-    def _shown(self, hook: Hook) -> dict[str, Any]:
+    def shown(self, hook: Hook) -> dict[str, Any]:
         kind = hook.values.get("content_type", "json")
         config = {"content_type": kind, "insecure_ssl": "0", "url": hook.url}
         last = next((each for each in reversed(self.sent) if each.delivery.hook is hook), None)
@@ -158,7 +139,7 @@ class GitHubHooks(Hooks):
     # Sending
 
     def registered(self, hook: Hook) -> None:
-        body: dict[str, Any] = {"zen": _ZEN, "hook_id": hook.id, "hook": self._shown(hook)}
+        body: dict[str, Any] = {"zen": _ZEN, "hook_id": hook.id, "hook": self.shown(hook)}
         if hook.project:
             body["repository"] = self._repository_shown(self.tracker.repository(hook.project))
         self.send(hook, Message(event="ping", body=orjson.dumps(body), project=hook.project))

@@ -7,7 +7,7 @@ https://docs.gitlab.com/user/project/integrations/webhook_events/
 import hashlib
 import hmac
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -16,7 +16,8 @@ import orjson
 from aiohttp import web
 
 from local.trackers._gitlab_json import GROUP, issue_json, path_of, stamp, user
-from local.trackers._hooks import Delivery, Hook, HookError, Hooks, Message, is_success, parts
+from local.trackers._hooks import Delivery, Hook, HookError, Message, is_success, parts
+from local.trackers._project_hooks import ProjectHooks
 from local.trackers.service import json_response
 from local.trackers.world import Comment, Issue, Project
 
@@ -38,7 +39,7 @@ _MOST_FAILURES = 40
 _LONGEST = timedelta(days=1)
 
 
-class GitLabHooks(Hooks):
+class GitLabHooks(ProjectHooks):
     tracker: "GitLabTracker"
     # How long the first time; each further failure doubles it.
     blocked_seconds: float = 60
@@ -47,10 +48,10 @@ class GitLabHooks(Hooks):
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_post(_INSIDE, self._create)
-        router.add_get(_INSIDE, self._list)
-        router.add_get(_INSIDE + "/{hook}", self._of_hook(self._show))
-        router.add_delete(_INSIDE + "/{hook}", self._of_hook(self._delete))
-        router.add_post(_INSIDE + "/{hook}/test/{trigger}", self._of_hook(self._test))
+        router.add_get(_INSIDE, self.list_hooks)
+        router.add_get(_INSIDE + "/{hook}", self.of_hook(self.show))
+        router.add_delete(_INSIDE + "/{hook}", self.of_hook(self.delete))
+        router.add_post(_INSIDE + "/{hook}/test/{trigger}", self.of_hook(self._test))
 
     def is_about(self, request: web.Request) -> bool:
         return request.path.startswith("/api/v4/projects/") and "/hooks" in request.path
@@ -60,10 +61,17 @@ class GitLabHooks(Hooks):
         body = {"error": "insufficient_scope", "error_description": said, "scope": "api"}
         return json_response(body, status=403)
 
-    async def _create(self, request: web.Request) -> web.Response:
+    def hidden(self, what: str) -> web.Response:
+        return json_response({"message": f"404 {what} Not Found"}, status=404)
+
+    def project_of(self, request: web.Request) -> str | None:
         project = self.tracker.named(request.match_info["project"])
+        return project.key if project else None
+
+    async def _create(self, request: web.Request) -> web.Response:
+        project = self.project_of(request)
         if project is None:
-            return _not_found("Project")
+            return self.hidden("Project")
         kind = request.content_type
         asked = orjson.loads(await request.read()) if kind == "application/json" else dict(await request.post())
         signing = str(asked.get("signing_token") or "")
@@ -75,40 +83,17 @@ class GitLabHooks(Hooks):
                 str(asked.get("url", "")),
                 secret,
                 events=events or ["Push Hook"],
-                project=project.key,
+                project=project,
                 signing_token=signing,
             )
         except HookError as error:
             return _refused(str(error))
-        return json_response(self._shown(hook), status=201)
+        return json_response(self.shown(hook), status=201)
 
     def register(self, url: str, secret: str = "", **values: Any) -> Hook:
         if (signing := values.get("signing_token")) and not _is_signing_token(signing):
             raise HookError("signing_token must be in whsec_<base64> format encoding a 32-byte key")
         return super().register(url, secret, **values)
-
-    async def _list(self, request: web.Request) -> web.Response:
-        project = self.tracker.named(request.match_info["project"])
-        if project is None:
-            return _not_found("Project")
-        return json_response([self._shown(each) for each in self.hooks.values() if each.project == project.key])
-
-    def _of_hook(self, handler: Callable[[web.Request, Hook], web.Response]) -> Any:
-        async def found(request: web.Request) -> web.Response:
-            project = self.tracker.named(request.match_info["project"])
-            hook = self.hooks.get(int(request.match_info["hook"]))
-            if project is None or hook is None or hook.project != project.key:
-                return _not_found("Hook")
-            return handler(request, hook)
-
-        return found
-
-    def _show(self, request: web.Request, hook: Hook) -> web.Response:
-        return json_response(self._shown(hook))
-
-    def _delete(self, request: web.Request, hook: Hook) -> web.Response:
-        del self.hooks[hook.id]
-        return web.Response(status=204)
 
     def _test(self, request: web.Request, hook: Hook) -> web.Response:
         """Send the newest issue, whether or not the address was left alone; if it answers, it is in use again."""
@@ -119,7 +104,7 @@ class GitLabHooks(Hooks):
         self.send_on_request(self.addressed(hook, message))
         return json_response({"message": "201 Created"}, status=201)
 
-    def _shown(self, hook: Hook) -> dict[str, Any]:
+    def shown(self, hook: Hook) -> dict[str, Any]:
         """Never the tokens themselves."""
         tired = hook.failures >= _MOST_FAILURES
         now = hook.blocked_until is not None and hook.blocked_until > datetime.now(UTC)
@@ -323,10 +308,6 @@ def _is_signing_token(text: str) -> bool:
         return text.startswith(_SIGNING) and len(b64decode(text.removeprefix(_SIGNING), validate=True)) == 32
     except ValueError:
         return False
-
-
-def _not_found(what: str) -> web.Response:
-    return json_response({"message": f"404 {what} Not Found"}, status=404)
 
 
 def _refused(said: object, status: int = 422) -> web.Response:
