@@ -22,8 +22,9 @@ async def check_filter(instance: Instance, query: str, tables: Sequence[str]) ->
 
 async def check_families(instance: Instance, tables: Sequence[str]) -> None:
     """A table beside one that it extends would bring its rows twice."""
-    families = await together(map(instance.family, tables)) if len(tables) > 1 else []
-    for table, family in zip(tables, families, strict=False):
+    if len(tables) < 2:
+        return
+    for table, family in zip(tables, await together(map(instance.family, tables)), strict=True):
         if twice := set(family) & set(tables) - {table}:
             detail = f"The rows of {', '.join(sorted(twice))} are rows of {table} as well"
             raise SourceError(Trouble.BAD_REQUEST, detail, hint=f"Leave one of them out, or {table}")

@@ -3,13 +3,12 @@
 Searching long texts for what to escape would cost more than the rest of the work.
 """
 
-from psycopg import AsyncCopy, sql
+from psycopg import sql
 
 QUOTE, DELIMITER = "\x02", "\x1f"
 BETWEEN = f"{QUOTE}{DELIMITER}{QUOTE}"
 NULL = "\x03NULL\x03"
 """Means NULL where an empty text is a value of its own."""
-_SLICE_BYTES = 256 * 1024
 
 
 def quotable(text: str) -> str:
@@ -22,9 +21,3 @@ def copy_into(table: sql.Identifier, columns: sql.Composed, *, null: str = "") -
     return sql.SQL("copy {} ({}) from stdin (format csv, delimiter {}, quote {}, null {}, force_null ({}))").format(
         table, columns, sql.Literal(DELIMITER), sql.Literal(QUOTE), sql.Literal(null), columns
     )
-
-
-async def write_lines(copy: AsyncCopy, lines: bytes) -> None:
-    """Send lines in pieces the connection takes without growing its buffer."""
-    for start in range(0, len(lines), _SLICE_BYTES):
-        await copy.write(lines[start : start + _SLICE_BYTES])

@@ -14,7 +14,7 @@ from psycopg.errors import UniqueViolation
 
 from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
 from shared.domain.job import Kind
-from shared.store.copying import BETWEEN, DELIMITER, QUOTE, copy_into, quotable, write_lines
+from shared.store.copying import BETWEEN, DELIMITER, QUOTE, copy_into, quotable
 from shared.store.database import Connection
 
 
@@ -211,7 +211,7 @@ class Mirror:
         try:
             async with connection.transaction(), connection.cursor().copy(self._copy) as copy:
                 async for some in lines:
-                    await write_lines(copy, some)
+                    await copy.write(some)
         except UniqueViolation:
             return False
         return True
@@ -254,7 +254,7 @@ async def _prefer_look_ups(connection: Connection) -> None:
 
 async def _copy(connection: Connection, statement: sql.Composed, lines: bytes) -> None:
     async with connection.cursor().copy(statement) as copy:
-        await write_lines(copy, lines)
+        await copy.write(lines)
 
 
 def _names(columns: Sequence[str]) -> sql.Composed:

@@ -11,7 +11,7 @@ from psycopg.errors import UniqueViolation
 
 from shared.domain.stream import MODELS, Stream
 from shared.domain.sync import Held
-from shared.store.copying import NULL, copy_into, write_lines
+from shared.store.copying import NULL, copy_into
 from shared.store.database import Connection
 from shared.store.stream_rows import Row, as_json, as_lines
 
@@ -59,29 +59,7 @@ def _statements(stream: Stream) -> _Statements:
     table = sql.Identifier(TABLES[stream])
     names = [*_plain_columns(stream), *_BEHIND]
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
-    changed = [name for name in names if name not in {"external_id", "import_source"}]
-    # Each by its key, whatever the planner believes: of a table that has just begun to grow it knows nothing, and would
-    # read all that the source has in it for every page.
-    hold = sql.SQL(
-        """
-        select held.* from unnest(%(ids)s::text[]) as asked(id) cross join lateral (
-            select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
-              from {} where import_source = %(source)s and external_id = asked.id limit 1 {}) held
-        """
-    )
     incoming = sql.SQL("jsonb_populate_recordset(null::{}, %(rows)s::jsonb)").format(table)
-    log = (
-        sql.SQL(
-            """
-            , told as (
-                insert into issue_changes (import_source, external_id, job_id, changes)
-                select import_source, external_id, job_id, changes from compared where changes <> '{{}}'
-            )
-            """
-        ).format()
-        if stream is Stream.ISSUES
-        else sql.SQL("")
-    )
     mark = sql.SQL(
         """
         update {} set deleted_at = now(), updated_at = now(), absence = %(absence)s, read_at = %(read_at)s,
@@ -89,16 +67,10 @@ def _statements(stream: Stream) -> _Statements:
          where import_source = %(source)s and deleted_at is null and (read_at is null or read_at <= %(read_at)s)
         """
     ).format(table)
-    unseen = sql.SQL(
-        """
-        not exists (select from seen_ids
-                     where seen_ids.job_id = %(job_id)s and seen_ids.stream = %(stream)s
-                       and seen_ids.external_id = {}.external_id)
-        """
-    ).format(table)
+    unseen = _unseen(table)
     return _Statements(
-        hold=hold.format(table, sql.SQL("")),
-        lock=hold.format(table, sql.SQL("for update")),
+        hold=_HOLD.format(table, sql.SQL("")),
+        lock=_HOLD.format(table, sql.SQL("for update")),
         copy=copy_into(table, columns, null=NULL),
         # In the order in which a COPY comes.
         add=sql.SQL(
@@ -107,27 +79,7 @@ def _statements(stream: Stream) -> _Statements:
                 on conflict do nothing returning external_id
             """
         ).format(table=table, columns=columns, incoming=incoming),
-        replace=sql.SQL(
-            """
-            with compared as (
-                select news.import_source, news.external_id, news.job_id,
-                       record_diff(to_jsonb(held) - %(untold)s::text[], to_jsonb(news) - %(untold)s::text[]) as changes
-                  from {incoming} news join {table} held using (import_source, external_id)
-            ), written as (
-                update {table} held
-                   set ({changed}) = row({values}), updated_at = now(), deleted_at = null, absence = null
-                  from {incoming} news
-                 where held.import_source = news.import_source and held.external_id = news.external_id
-            ){log}
-            select count(*) from compared
-            """
-        ).format(
-            table=table,
-            incoming=incoming,
-            changed=sql.SQL(", ").join(map(sql.Identifier, changed)),
-            values=sql.SQL(", ").join(sql.SQL("news.{}").format(sql.Identifier(name)) for name in changed),
-            log=log,
-        ),
+        replace=_replace(table, names, incoming, told=stream is Stream.ISSUES),
         mark_children=sql.SQL("{} and issue_id = any(%(issues)s) and external_id <> all(%(ids)s)").format(mark),
         mark_gone=sql.SQL("{} and external_id = any(%(ids)s) returning external_id").format(mark),
         mark_unseen=sql.SQL("{} and scope = %(scope)s and {}").format(mark, unseen),
@@ -139,6 +91,59 @@ def _statements(stream: Stream) -> _Statements:
             """
         ).format(unseen, table),
     )
+
+
+# Each by its key, whatever the planner believes: of a table that has just begun to grow it knows nothing, and would
+# read all that the source has in it for every page.
+_HOLD = sql.SQL(
+    """
+    select held.* from unnest(%(ids)s::text[]) as asked(id) cross join lateral (
+        select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
+          from {} where import_source = %(source)s and external_id = asked.id limit 1 {}) held
+    """
+)
+
+
+def _replace(table: sql.Identifier, names: Sequence[str], incoming: sql.Composed, *, told: bool) -> sql.Composed:
+    """Write another version of records; with `told`, what changed is told field by field."""
+    log = """
+            , told as (
+                insert into issue_changes (import_source, external_id, job_id, changes)
+                select import_source, external_id, job_id, changes from compared where changes <> '{}'
+            )
+            """
+    changed = [name for name in names if name not in {"external_id", "import_source"}]
+    return sql.SQL(
+        """
+        with compared as (
+            select news.import_source, news.external_id, news.job_id,
+                   record_diff(to_jsonb(held) - %(untold)s::text[], to_jsonb(news) - %(untold)s::text[]) as changes
+              from {incoming} news join {table} held using (import_source, external_id)
+        ), written as (
+            update {table} held
+               set ({changed}) = row({values}), updated_at = now(), deleted_at = null, absence = null
+              from {incoming} news
+             where held.import_source = news.import_source and held.external_id = news.external_id
+        ){log}
+        select count(*) from compared
+        """
+    ).format(
+        table=table,
+        incoming=incoming,
+        changed=sql.SQL(", ").join(map(sql.Identifier, changed)),
+        values=sql.SQL(", ").join(sql.SQL("news.{}").format(sql.Identifier(name)) for name in changed),
+        log=sql.SQL(log if told else ""),
+    )
+
+
+def _unseen(table: sql.Identifier) -> sql.Composed:
+    return sql.SQL(
+        """
+        not exists (select from seen_ids
+                     where seen_ids.job_id = %(job_id)s and seen_ids.stream = %(stream)s
+                       and seen_ids.external_id = {}.external_id)
+        """
+    ).format(table)
 
 
 class Writer:
@@ -182,7 +187,7 @@ class Writer:
             return False
         try:
             async with self._connection.transaction(), self._connection.cursor().copy(_statements(stream).copy) as copy:
-                await write_lines(copy, lines)
+                await copy.write(lines)
         except UniqueViolation:
             return False
         return True
