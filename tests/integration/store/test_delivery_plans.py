@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from shared.store import webhook_deliveries
-from tests.integration.store.test_plans import Explaining, assert_cheap, explaining
+from tests.support.explaining import Explaining, assert_cheap, explaining
 from tests.support.postgres import TestDatabases
 
 CONNECTION = UUID("0b3e8c1e-58a5-4f0e-9d0b-0a4f6c1f2d11")

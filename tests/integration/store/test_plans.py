@@ -1,23 +1,20 @@
 """Queries a person waits for stay cheap when the table is large: their plans, at a million issues."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from shared.domain.job import Kind
 from shared.store import issues
 from shared.store.records import MIRRORS
+from tests.support.explaining import assert_cheap, explaining
 from tests.support.postgres import TestDatabases
 
 ISSUES = 1_000_000
-# In the planner's units; to read the whole table costs about 50,000.
-A_TENTH_OF_THE_TABLE = 5_000
 _FILL = """
 insert into issues (import_source, external_id, key, title, status, status_category, assignee, project, labels,
                     source_updated_at, payload, content_hash, job_id)
@@ -27,30 +24,6 @@ select 'source-' || mod(n, 5), n, 'KEY-' || n, 'Title of ' || n, case mod(n, 7) 
        '\\x00', gen_random_uuid()
   from generate_series(1, %s) as n
 """
-
-
-class Explaining:
-    """Stands in for a connection: explains what is executed on it."""
-
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._connection = connection
-        self.plans: list[dict[str, Any]] = []
-
-    async def execute(self, query: Any, params: Any = None, **_: Any) -> "Explaining":
-        text = query if isinstance(query, sql.Composable) else sql.SQL(query)
-        if "set_config" in text.as_string(self._connection):
-            await self._connection.execute(query, params)
-            return self
-        cursor = await self._connection.execute(sql.SQL("explain (format json) ") + text, params)
-        row = await cursor.fetchone()
-        self.plans.append(row[0][0])
-        return self
-
-    async def fetchall(self) -> list[Any]:
-        return []
-
-    async def fetchone(self) -> None:
-        return None
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +74,3 @@ async def test_one_issue_is_found_by_its_key(large: str) -> None:
         await issues.find_issue(connection, "source-3", "8")
 
         assert_cheap(connection)
-
-
-@asynccontextmanager
-async def explaining(url: str) -> AsyncIterator[Any]:
-    async with await psycopg.AsyncConnection.connect(url) as connection:
-        yield Explaining(connection)
-
-
-def assert_cheap(connection: Explaining) -> None:
-    [plan] = connection.plans
-    assert "Seq Scan" not in json.dumps(plan), plan
-    assert plan["Plan"]["Total Cost"] < A_TENTH_OF_THE_TABLE, plan
