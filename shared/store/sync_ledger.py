@@ -128,11 +128,12 @@ async def claim_part(
                select number from sync_parts
                 where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
                   and (claimed_attempt is distinct from %(attempt)s or claimed_lane = %(lane)s)
-                order by claimed_attempt is not distinct from %(attempt)s desc, number
+                order by claimed_attempt is not distinct from %(attempt)s desc,
+                         case when %(backwards)s then -number else number end
                 limit 1 for update skip locked)
         returning *
         """,
-        {"job": job_id, "attempt": attempt, "lane": lane, "now": now},
+        {"job": job_id, "attempt": attempt, "lane": lane, "now": now, "backwards": lane % 2 == 1},
     )
     row = await cursor.fetchone()
     return StoredPart.model_validate(row) if row else None

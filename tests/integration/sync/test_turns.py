@@ -17,7 +17,7 @@ from shared.services.accept_sync import accept_sync
 from shared.services.control_jobs import cancel_job
 from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
-from shared.store import turns
+from shared.store import sync_ledger, turns
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.sources import SOURCES, new_world
@@ -185,3 +185,18 @@ async def test_a_job_of_nobody_does_nothing(connected: Connect) -> None:
     async with connected("jira", world_with(1)) as runner:
         assert await plan_sync(runner.database, runner.connectors, uuid4(), 1) == 0
         assert (await runner.lane(uuid4(), 1, 0)).outcome == "stop"
+
+
+async def test_the_walkers_of_a_lane_take_parts_from_both_ends(connected: Connect) -> None:
+    async with connected("github", world_with(3, "github")) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        async with runner.database.connection() as connection:
+            planned = [part.number for part in await sync_ledger.list_parts(connection, job_id)]
+            taken = [
+                await sync_ledger.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
+                for lane in (0, 1, 2, 3)
+            ]
+
+        # Large pages and small ones come together then, and neither the processor nor the source has a pause.
+        assert [part.number if part else None for part in taken] == [planned[0], planned[-1], planned[1], planned[-2]]
