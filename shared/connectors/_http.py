@@ -7,7 +7,6 @@ transport of the client guards which addresses may be reached at all.
 
 import asyncio
 import base64
-import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -21,6 +20,7 @@ import httpx
 import orjson
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from shared.connectors._json import from_json
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.redaction import REDACTED
@@ -46,7 +46,9 @@ Authorize = Callable[[], Awaitable[Headers]]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A successful answer, or 304. `data` is its JSON; `read_at` our time just before the request was sent."""
+    """A successful answer, or 304. `data` is its JSON, as it was decoded; `read_at` our time just before the request
+    was sent.
+    """
 
     status: int
     headers: httpx.Headers
@@ -96,6 +98,7 @@ class Refusal:
 
 
 Classify = Callable[[Refusal], SourceError | None]
+Decode = Callable[[bytes], Any]
 
 
 async def no_authorization() -> Headers:
@@ -157,10 +160,18 @@ class TrackerHTTP:
         self.quota: Quota | None = None
 
     async def get(
-        self, path: str, params: Mapping[str, Any] | None = None, *, headers: Headers | None = None
+        self,
+        path: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        headers: Headers | None = None,
+        decode: Decode = from_json,
     ) -> Answer:
-        """GET a path under the base address, or an absolute URL such as a next link."""
-        return await self.request("GET", path, params=params, headers=headers)
+        """GET a path under the base address, or an absolute URL such as a next link.
+
+        `decode` reads the body of a success, and raises ValueError where it cannot.
+        """
+        return await self.request("GET", path, params=params, headers=headers, decode=decode)
 
     async def post(self, path: str, json: Any, *, params: Mapping[str, Any] | None = None) -> Answer:
         """POST JSON; only for calls that change nothing, because it may be sent more than once."""
@@ -175,6 +186,7 @@ class TrackerHTTP:
         json: Any = None,
         headers: Headers | None = None,
         form: Mapping[str, str] | None = None,
+        decode: Decode = from_json,
     ) -> Answer:
         """Send a request, again within a second after a glitch. Raises SourceError for anything but a success."""
         request = {"params": params, "json": json, "data": form, "headers": headers}
@@ -186,10 +198,10 @@ class TrackerHTTP:
         )
         async for attempt in retrying:
             with attempt:
-                return await self._once(method, self._base.join(path), request)
+                return await self._once(method, self._base.join(path), request, decode)
         raise AssertionError("tenacity re-raises")
 
-    async def _once(self, method: str, url: httpx.URL, request: dict[str, Any]) -> Answer:
+    async def _once(self, method: str, url: httpx.URL, request: dict[str, Any], decode: Decode) -> Answer:
         redirected = False
         for _ in range(_MOST_REDIRECTS + 1):
             own = (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
@@ -218,7 +230,9 @@ class TrackerHTTP:
             sent: Headers = request["data"] or {}
             hidden = [value for name, value in sent.items() if name.endswith(_SECRET_FIELDS)]
             secrets = _secrets_in([*authorization.values(), *hidden])
-            return self._answer(response, content, read_at, secrets)
+            if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
+                return _answer(response, content, read_at, decode)
+            raise self._refused(response, content, secrets)
         raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
 
     async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
@@ -250,22 +264,28 @@ class TrackerHTTP:
             raise SourceError(Trouble.BAD_REQUEST, "The source sent an address that cannot be used") from error
         return response, content
 
-    def _answer(self, response: httpx.Response, content: bytes, read_at: datetime, secrets: Iterable[str]) -> Answer:
-        if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
-            return Answer(
-                status=response.status_code,
-                headers=response.headers,
-                data=_decode(response, content) if content.strip() else None,
-                read_at=read_at,
-                url=str(response.url),
-                links=response.links,
-            )
+    def _refused(self, response: httpx.Response, content: bytes, secrets: Iterable[str]) -> SourceError:
         text = content.decode(errors="replace")
         for secret in secrets:
             # Some trackers and proxies repeat the request in their error; what they say is shown and stored.
             text = text.replace(secret, REDACTED)
         refusal = Refusal(status=response.status_code, headers=response.headers, text=text, now=datetime.now(UTC))
-        raise (self._classify(refusal) if self._classify else None) or classify(refusal)
+        return (self._classify(refusal) if self._classify else None) or classify(refusal)
+
+
+def _answer(response: httpx.Response, content: bytes, read_at: datetime, decode: Decode) -> Answer:
+    try:
+        data = decode(content) if content.strip() else None
+    except ValueError as error:
+        raise _not_json(response) from error
+    return Answer(
+        status=response.status_code,
+        headers=response.headers,
+        data=data,
+        read_at=read_at,
+        url=str(response.url),
+        links=response.links,
+    )
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -275,28 +295,6 @@ async def _read(response: httpx.Response) -> bytes:
         if len(content) > MOST_ANSWER_BYTES:
             raise SourceError(Trouble.PAYLOAD_INVALID, "The answer is larger than 64 MB")
     return bytes(content)
-
-
-def _decode(response: httpx.Response, content: bytes) -> Any:
-    """The JSON of an answer. Text that was cut in the middle of a character costs that character, not the page."""
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        with suppress(ValueError, RecursionError):
-            return _mended(json.loads(content.decode(errors="replace"), parse_constant=lambda _: None))
-        raise _not_json(response) from error
-
-
-def _mended(value: Any) -> Any:
-    match value:
-        case str():
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        case list():
-            return [_mended(each) for each in cast("list[Any]", value)]
-        case dict():
-            return {_mended(name): _mended(each) for name, each in cast("dict[str, Any]", value).items()}
-        case _:
-            return value
 
 
 def classify(refusal: Refusal) -> SourceError:

@@ -7,7 +7,6 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html (syspa
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -56,9 +55,10 @@ def parse_time(text: str) -> datetime | None:
 
 def readable_time(text: str) -> datetime | None:
     """A stored time, or None where there is none to be read."""
-    with suppress(ValueError):
+    try:
         return parse_time(text)
-    return None
+    except ValueError:
+        return None
 
 
 def parse_zone(name: str) -> tzinfo | None:

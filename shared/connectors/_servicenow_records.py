@@ -7,9 +7,8 @@ https://www.servicenow.com/docs/r/api-reference/rest-apis/c_TableAPI.html
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from math import isfinite
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from shared.connectors._protocol import Sent
 from shared.connectors._servicenow_query import parse_time, readable_time
@@ -18,6 +17,9 @@ from shared.domain.issue import Severity, StatusCategory, is_known_status, sever
 from shared.domain.markdown import html_to_markdown
 from shared.domain.stream import Comment, Issue, Person
 
+# As a source writes it, whatever it should be.
+_Value = str | bool | float | Mapping[str, Any] | list[Any] | None
+_Field = dict[str, _Value] | _Value
 Column = Literal[
     "title",
     "description",
@@ -89,23 +91,24 @@ def without_journals(row: dict[str, Any]) -> dict[str, Any]:
 
 def label(row: Mapping[str, Any], name: str) -> str:
     """What a person reads in the field; "" when it is empty or not there."""
-    field = row.get(name)
-    return _text(field, "display_value") or _text(field, "value")
+    field: _Field = row.get(name)
+    if isinstance(field, dict):
+        return _text(field.get("display_value")) or _text(field.get("value"))
+    return _text(field)
 
 
 def stored(row: Mapping[str, Any], name: str) -> str:
     """What the database holds for the field; "" when it is empty or not there."""
-    return _text(row.get(name), "value")
+    field: _Field = row.get(name)
+    return _text(field.get("value") if isinstance(field, dict) else field)
 
 
-def _text(field: object, name: str) -> str:
-    if isinstance(field, dict):
-        field = cast("dict[str, Any]", field).get(name)
-    if isinstance(field, str):
-        return field
-    if isinstance(field, bool):
-        return str(field).lower()
-    return "" if field is None else str(field)
+def _text(value: _Value) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
 def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
@@ -114,8 +117,10 @@ def to_issue(sent: Sent, base_url: str, fields: Mapping[Column, str]) -> Issue:
     table = stored(row, "sys_class_name") or sent.scope
 
     def read(column: Column) -> str | None:
-        names = (fields[column],) if column in fields else _FIELDS[column]
-        return next((text for name in names if (text := label(row, name).strip())), None)
+        for name in (fields[column],) if column in fields else _FIELDS[column]:
+            if text := label(row, name).strip():
+                return text
+        return None
 
     category = _category(row, table, read("status"))
     description = to_markdown(read("description") or "") or None
@@ -214,10 +219,11 @@ def _severity(row: Mapping[str, Any], names: tuple[str, ...]) -> Severity | None
 
 def _number(text: str) -> float | None:
     """A number; a field that was mapped to ours may hold anything, and what is no number is left out."""
-    with suppress(ValueError):
-        number = float(text)
-        return number if isfinite(number) else None
-    return None
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        return None
+    return number if number is not None and isfinite(number) else None
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

@@ -2,14 +2,17 @@
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeIs, cast
+from typing import Any, TypedDict, TypeIs, cast
 
 import httpx
+import msgspec
 
-from shared.connectors._http import Answer, Headers, Refusal, TrackerHTTP
+from shared.connectors._http import Answer, Decode, Headers, Refusal, TrackerHTTP
+from shared.connectors._json import from_json
 from shared.connectors._protocol import Quota
 from shared.connectors._servicenow_settings import ServiceNowCredentials
 from shared.domain.errors import SourceError, Trouble
@@ -20,11 +23,51 @@ _SECONDS_BEFORE_EXPIRY = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows this account may see, and how many the query has before row rights and the limit."""
+    """Rows this account may see, and how many the query has before row rights and the limit.
+
+    Of wide rows `rows` holds what a walk looks at, and `texts` the whole of each as JSON.
+    """
 
     rows: list[dict[str, Any]]
     total: int
     answer: Answer
+    texts: Sequence[msgspec.Raw] = ()
+
+
+class _Head(TypedDict, total=False):
+    sys_id: Any
+    sys_updated_on: Any
+
+
+class _Heads(msgspec.Struct):
+    result: list[_Head]
+
+
+class _Texts(msgspec.Struct):
+    result: list[msgspec.Raw]
+    error: Any = None
+
+
+@dataclass(frozen=True)
+class _WideRows:
+    heads: list[dict[str, Any]]
+    texts: list[msgspec.Raw]
+
+
+_read_heads = msgspec.json.Decoder(_Heads).decode
+_read_texts = msgspec.json.Decoder(_Texts).decode
+
+
+def _wide_rows(content: bytes) -> Any:
+    """Rows of which each is read by itself later; any other answer as it is."""
+    try:
+        found = _read_texts(content)
+        if not found.error:
+            return _WideRows(cast("list[dict[str, Any]]", _read_heads(content).result), found.result)
+    except msgspec.DecodeError:
+        # No rows, or not even JSON: that is told where all answers are looked at.
+        return from_json(content)
+    return from_json(content)
 
 
 class Session:
@@ -56,31 +99,36 @@ class Session:
     def quota(self) -> Quota | None:
         return self._http.quota
 
-    async def rows(self, table: str, *, query: str = "", fields: str = "", limit: int, labels: bool = False) -> Rows:
-        """The first rows of a query. `labels`: every field as {display_value, value}."""
+    async def rows(
+        self, table: str, *, query: str = "", fields: str = "", limit: int, labels: bool = False, wide: bool = False
+    ) -> Rows:
+        """The first rows of a query. `labels`: every field as {display_value, value}. `wide`: rows with `texts`."""
         params = {
             "sysparm_query": query,
             "sysparm_limit": limit,
             "sysparm_display_value": "all" if labels else "false",
             "sysparm_exclude_reference_link": "true",
         }
-        answer = await self._get(f"api/now/table/{table}", params | ({"sysparm_fields": fields} if fields else {}))
+        params |= {"sysparm_fields": fields} if fields else {}
+        answer = await self._get(f"api/now/table/{table}", params, _wide_rows if wide else from_json)
+        if isinstance(answer.data, _WideRows):
+            return Rows(rows=answer.data.heads, total=_total(answer), answer=answer, texts=answer.data.texts)
         result = _result(answer)
         if not _are_objects(result):
             raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no list of rows")
         return Rows(rows=result, total=_total(answer), answer=answer)
 
-    async def _get(self, path: str, params: dict[str, Any]) -> Answer:
+    async def _get(self, path: str, params: dict[str, Any], decode: Decode) -> Answer:
         token = self._token
         try:
-            return await self._http.get(path, params)
+            return await self._http.get(path, params, decode=decode)
         except SourceError as error:
             # A token may be withdrawn, or be shorter-lived than it said: one that was held gets a successor once.
             if error.status != 401 or not token or not self._credentials.client_id:
                 raise
             if self._token == token:
                 self._token = ""
-        return await self._http.get(path, params)
+        return await self._http.get(path, params, decode=decode)
 
     async def _authorize(self) -> Headers:
         if not self._credentials.client_id:

@@ -29,7 +29,8 @@ class Reading:
     query: str = ""
     fields: str = ""
     limit: int = ROWS_A_PAGE
-    labels: bool = False
+    # Every field with its label, so that a page is large.
+    wide: bool = False
     since: datetime | None = None
 
     @property
@@ -56,7 +57,12 @@ class RowWalk:
         while True:
             try:
                 found = await self._session.rows(
-                    reading.table, query=query, fields=reading.fields, limit=place.limit, labels=reading.labels
+                    reading.table,
+                    query=query,
+                    fields=reading.fields,
+                    limit=place.limit,
+                    labels=reading.wide,
+                    wide=reading.wide,
                 )
                 break
             except SourceError as error:

@@ -9,10 +9,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import httpx
 
+from shared.connectors._json import Unread
 from shared.connectors._protocol import (
     EVERYTHING,
     Absence,
@@ -225,7 +227,9 @@ class ServiceNowConnector:
         page = Page(
             read_at=found.answer.read_at,
             next=onward.position() if onward else None,
-            records=[self._sent(part, row) for row in rows],
+            records=Unread(found.texts, partial(self._sent, part))
+            if reading.wide
+            else [self._sent(part, row) for row in rows],
         )
         if part.kind is PartKind.CENSUS:
             seen = [(stored(row, "sys_id"), changed(row, reading)) for row in found.rows]
@@ -254,7 +258,7 @@ class ServiceNowConnector:
         if part.kind is PartKind.CENSUS:
             return replace(issues, fields="sys_id,sys_updated_on")
         if part.stream is Stream.ISSUES:
-            return replace(issues, labels=True, limit=_ISSUES_A_PAGE)
+            return replace(issues, wide=True, limit=_ISSUES_A_PAGE)
         family = await self._instance.family(part.scope)
         if self._settings.query or len(family) > _MOST_NAMES:
             return replace(issues, fields="sys_id,sys_updated_on", limit=_IDS_A_QUERY)

@@ -1,18 +1,15 @@
 """Notice when a source's records change their shape: a field that is new, vanished, or of another type; told once."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, cast
 from uuid import UUID
 
-from shared.connectors._protocol import Page
 from shared.store import connections, jobs
 from shared.store.database import Connection
 
 # What this worker knows to be in the table already; others may know the same.
 _known: dict[UUID, dict[str, set[tuple[str, str]]]] = {}
-# Names that occurred, with or without a value.
-_names: dict[UUID, dict[str, set[str]]] = {}
 # Job → stream → fields that are written down already.
 _noted: dict[UUID, tuple[UUID, dict[str, set[str]]]] = {}
 _MOST_CONNECTIONS = 500
@@ -48,29 +45,34 @@ def _kind(value: object) -> str:
             return "object"
 
 
-async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID, page: Page) -> None:
+class Shapes:
+    """What the records of one page look like, by stream: which fields occur, and of what kind their values are."""
+
+    def __init__(self) -> None:
+        self.present: dict[str, set[str]] = defaultdict(set)
+        self.kinds: dict[str, dict[str, str]] = defaultdict(dict)
+        self._looked_at: Counter[str] = Counter()
+
+    def see(self, stream: str, raw: Mapping[str, Any]) -> None:
+        """Look at a record, closely if it is one of the first or has a field that no other had."""
+        present = self.present[stream]
+        familiar = raw.keys() <= present
+        if isinstance(inside := raw.get("fields"), dict):
+            present.update(f"fields.{name}" for name in cast("dict[str, Any]", inside))
+        if familiar and self._looked_at[stream] >= _CLOSELY:
+            return
+        self._looked_at[stream] += 1
+        present.update(raw)
+        self.kinds[stream].update(shape_of(raw))
+
+
+async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID, shapes: Shapes) -> None:
     """Compare the shapes on a page with what is known of the connection, and log what is new, once per field."""
     if len(_known) > _MOST_CONNECTIONS:
         _known.clear()
-        _names.clear()
         _noted.clear()
     known = _known.setdefault(connection_id, {})
-    names = _names.setdefault(connection_id, {})
-    shapes: dict[str, dict[str, str]] = {}
-    present: dict[str, set[str]] = {}
-    looked_at: Counter[str] = Counter()
-    for sent in page.records:
-        familiar = names.setdefault(sent.stream, set())
-        of_stream = present.setdefault(sent.stream, set())
-        of_stream.update(sent.raw)
-        if isinstance(inside := sent.raw.get("fields"), dict):
-            of_stream.update(f"fields.{name}" for name in cast("dict[str, Any]", inside))
-        if sent.raw.keys() <= familiar and looked_at[sent.stream] >= _CLOSELY:
-            continue
-        looked_at[sent.stream] += 1
-        familiar.update(sent.raw)
-        shapes.setdefault(sent.stream, {}).update(shape_of(sent.raw))
-    for stream, shape in sorted(shapes.items()):
+    for stream, shape in sorted(shapes.kinds.items()):
         of_stream = known.setdefault(stream, set())
         unknown = {path: kind for path, kind in shape.items() if (path, kind) not in of_stream}
         if not unknown:
@@ -85,7 +87,7 @@ async def learn_fields(connection: Connection, connection_id: UUID, job_id: UUID
                 await jobs.log(connection, job_id, "warning", message, field=path, before=before, after=kind)
             elif not first_time:
                 await jobs.log(connection, job_id, "info", f"{stream}: new field {path} ({kind})", field=path)
-    await _note_present(connection, connection_id, job_id, present)
+    await _note_present(connection, connection_id, job_id, shapes.present)
 
 
 async def _note_present(

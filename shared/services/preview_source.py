@@ -7,15 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope, Sent
+from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope
 from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.domain.rejection import Problem
-from shared.domain.stream import Issue, Stream
+from shared.domain.stream import Stream
 from shared.domain.sync import Fate, content_hash, decide, encode_record
 from shared.services.accept_sync import require_open, require_usable
 from shared.services.manage_connections import existing
+from shared.services.normalize_page import Normal, normalize_page
 from shared.services.open_connector import Connectors, heeding_limits
-from shared.services.store_page import keeps_of, normalize_page
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
 from shared.store.streams import Writer
@@ -119,11 +119,9 @@ async def _describe(
     problems: list[Problem] = []
     for page in pages:
         normalized = await normalize_page(connector.normalize, page, first_row=1)
-        pairs = normalized.records.get(Stream.ISSUES, {}).values()
-        issues = [(record, sent) for record, sent in pairs if isinstance(record, Issue)]
         # A walk repeats the last row of a page on the next one.
         seen = {each.external_id for each in sample}
-        issues = [(record, sent) for record, sent in issues if record.external_id not in seen]
+        issues = {i: issue for i, issue in normalized.records.get(Stream.ISSUES, {}).items() if i not in seen}
         sample += await _compare(database, stored, page, issues)
         problems += [problem for _, refused in normalized.refused for problem in refused.problems]
     test: dict[str, Any] = stored.test or {}
@@ -146,28 +144,33 @@ async def _describe(
 
 
 async def _compare(
-    database: Database, stored: StoredConnection, page: Page, issues: list[tuple[Issue, Sent]]
+    database: Database, stored: StoredConnection, page: Page, issues: Mapping[str, Normal]
 ) -> list[SampleIssue]:
-    ids = [issue.external_id for issue, _ in issues]
+    ids = list(issues)
+    keys = sorted({key for issue in issues.values() if issue.partial for key in issue.partial.payload_keys})
     async with database.connection() as connection:
         # Nothing is written, so there is no job to name.
         writer = Writer(connection, source=stored.slug, job_id=stored.id, read_at=page.read_at)
         held = await writer.find_held(Stream.ISSUES, ids)
-        kept = await writer.find_kept(ids, (), sorted({key for _, sent in issues for key in keeps_of(sent).payload}))
+        kept = await writer.find_kept(ids, (), keys) if keys else {}
     return [
         SampleIssue(
-            **issue.model_dump(include=set(SampleIssue.model_fields)),
-            created_at=issue.source_created_at,
-            updated_at=issue.source_updated_at,
+            **{name: issue.row.values[name] for name in SampleIssue.model_fields if name in issue.row.values},
+            created_at=issue.row.values["source_created_at"],
+            updated_at=issue.updated,
             would_be=decide(
-                held.get(issue.external_id),
-                content_hash=content_hash(
-                    encode_record({**issue.payload, **kept.get(issue.external_id, {}).get("payload", {})})
-                ),
-                updated=issue.source_updated_at,
+                held.get(each),
+                content_hash=_hash_of(issue, kept.get(each)),
+                updated=issue.updated,
                 read_at=page.read_at,
                 authoritative=False,
             ),
         )
-        for issue, _ in issues
+        for each, issue in issues.items()
     ]
+
+
+def _hash_of(issue: Normal, kept: Mapping[str, Any] | None) -> bytes:
+    if issue.partial is None or kept is None:
+        return issue.row.content_hash
+    return content_hash(encode_record({**issue.partial.payload, **kept["payload"]}))

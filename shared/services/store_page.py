@@ -4,19 +4,14 @@ All of it is one transaction with the ledger, so a page that was stored and one 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
 
-from pydantic import ValidationError
-
-from shared.connectors._protocol import Page, PartKind, Sent
-from shared.domain.rejection import Problem
-from shared.domain.stream import Issue, Record, Stream
+from shared.connectors._protocol import Page, PartKind
+from shared.domain.stream import Stream
 from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of, encode_record
-from shared.domain.turns import in_turns
+from shared.services.normalize_page import Normal, Normalized
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
@@ -29,61 +24,6 @@ from shared.store.sync_ledger import StoredPart
 
 # Parents before children, and always in one order, so that two pages never wait for each other's rows.
 _ORDER = {stream: position for position, stream in enumerate(Stream)}
-_SHOWN_CHARACTERS = 200
-
-
-class Keeps(NamedTuple):
-    """What a reading does not bring, so that what is stored of it stays."""
-
-    fields: Sequence[str]
-    payload: Sequence[str]
-
-
-def keeps_of(sent: Sent) -> Keeps:
-    """What a record says it does not bring."""
-    return Keeps(sent.context.get("keep", ()), sent.context.get("keep_payload", ()))
-
-
-class Normalize(Protocol):
-    """A connector's normalize."""
-
-    def __call__(self, sent: Sent) -> Record: ...
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A record that makes no sense, as rejections keep it."""
-
-    row: int
-    external_id: str | None
-    problems: tuple[Problem, ...]
-    payload: dict[str, Any]
-
-
-@dataclass
-class Normalized:
-    """A page in our words. The last of several versions of one record on a page is the one that counts."""
-
-    records: dict[Stream, dict[str, tuple[Record, Sent]]] = field(
-        default_factory=dict[Stream, dict[str, tuple[Record, Sent]]]
-    )
-    refused: list[tuple[Stream, Refused]] = field(default_factory=list[tuple[Stream, Refused]])
-
-
-async def normalize_page(normalize: Normalize, page: Page, *, first_row: int) -> Normalized:
-    """Turn what the source sent into records; what makes no sense is told apart, and nothing stops for it."""
-    done = Normalized()
-    async for number, sent in in_turns(enumerate(page.records, first_row)):
-        try:
-            record = normalize(sent)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            done.refused.append((sent.stream, _refuse(number, sent, error)))
-            continue
-        versions = done.records.setdefault(sent.stream, {})
-        earlier = versions.get(record.external_id)
-        if earlier is None or not _is_older(record, earlier[0]):
-            versions[record.external_id] = (record, sent)
-    return done
 
 
 async def store_page(
@@ -106,7 +46,7 @@ async def store_page(
     await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
     await coverage.note_gaps(connection, stored.id, page.gaps)
-    await _note_seen(connection, job, part, page, normalized)
+    await _note_seen(connection, job, part, page, normalized, written=work.written[part.stream])
     stepped = await sync_ledger.save_step(
         connection,
         part,
@@ -139,8 +79,10 @@ class _Write:
         self._census_until = census_until
         # Issues this page added.
         self.created: set[str] = set()
+        # What this page added or changed.
+        self.written: dict[Stream, set[str]] = defaultdict(set)
 
-    async def stream(self, stream: Stream, records: Mapping[str, tuple[Record, Sent]]) -> None:
+    async def stream(self, stream: Stream, records: Mapping[str, Normal]) -> None:
         rows = await self._rows(records)
         open_ids = list(rows)
         held = await self._writer.find_held(stream, open_ids)
@@ -151,59 +93,53 @@ class _Write:
         fresh = [rows[i] for i in touched if i not in held]
         added = await self._writer.add(stream, fresh)
         known = [i for i in touched if i not in added]
-        fates = await self._decide(stream, known, rows, records) if known else {}
+        fates = await self._decide(stream, known, rows) if known else {}
         changed = [rows[i] for i in known if fates[i] is Fate.CHANGED]
         await self._writer.replace(stream, changed)
         self._count(stream, Fate.NEW, len(added))
         for fate in fates.values():
             self._count(stream, fate, 1)
-        written = added | {row.external_id for row in changed}
-        self._count_missed(stream, written, records)
+        written = self.written[stream] = added | {row.external_id for row in changed}
+        self._count_missed(stream, written, rows)
         if stream is Stream.ISSUES:
             self.created = added
-            await self._link_sprints(written, records)
+            await self._link_sprints(written, rows)
 
-    async def _decide(
-        self, stream: Stream, ids: list[str], rows: Mapping[str, Row], records: Mapping[str, tuple[Record, Sent]]
-    ) -> dict[str, Fate]:
+    async def _decide(self, stream: Stream, ids: list[str], rows: Mapping[str, Row]) -> dict[str, Fate]:
         held = await self._writer.find_held(stream, ids, lock=True)
-        return {each: self._fate(held.get(each), rows[each], records[each][0]) for each in ids}
+        return {each: self._fate(held.get(each), rows[each]) for each in ids}
 
-    def _fate(self, held: Held | None, row: Row, record: Record) -> Fate:
+    def _fate(self, held: Held | None, row: Row) -> Fate:
         return decide(
             held,
             content_hash=row.content_hash,
-            updated=record.source_updated_at,
+            updated=row.values["source_updated_at"],
             read_at=self._writer.read_at,
             authoritative=self._authoritative,
         )
 
-    async def _rows(self, records: Mapping[str, tuple[Record, Sent]]) -> dict[str, Row]:
-        partial = {i: keeps_of(sent) for i, (_, sent) in records.items() if keeps_of(sent).fields}
-        kept: dict[str, Any] = {}
+    async def _rows(self, records: Mapping[str, Normal]) -> dict[str, Row]:
+        """The rows to store; of records that were read in part, with what is stored of the rest."""
+        rows = {each: normal.row for each, normal in records.items()}
+        partial = {each: normal.partial for each, normal in records.items() if normal.partial}
         if partial:
-            keeps = next(iter(partial.values()))
-            kept = await self._writer.find_kept(list(partial), keeps.fields, keeps.payload)
-        rows: dict[str, Row] = {}
-        async for each, (record, sent) in in_turns(records.items()):
-            # The fields as they are: to have the model copy them would cost more than to write them.
-            values, payload = vars(record), record.payload
-            if each in partial and each in kept:
-                values, payload = {**values, **kept[each]}, {**payload, **kept[each]["payload"]}
-            encoded = encode_record(payload)
-            rows[each] = Row(each, values, encoded, content_hash(encoded), sent.scope)
+            first = next(iter(partial.values()))
+            kept = await self._writer.find_kept(list(partial), first.fields, first.payload_keys)
+            for each, held in kept.items():
+                encoded = encode_record({**partial[each].payload, **held.pop("payload")})
+                values = {**rows[each].values, **held}
+                rows[each] = Row(each, values, encoded, content_hash(encoded), rows[each].scope)
         return rows
 
-    async def _link_sprints(self, written: set[str], records: Mapping[str, tuple[Record, Sent]]) -> None:
-        issues = [record for each in written if isinstance(record := records[each][0], Issue)]
-        sprints_of = {issue.external_id: issue.sprint_ids for issue in issues}
+    async def _link_sprints(self, written: set[str], rows: Mapping[str, Row]) -> None:
+        sprints_of = {each: rows[each].values["sprint_ids"] for each in written}
         await self._writer.link_sprints(sprints_of, fresh=self.created)
 
-    def _count_missed(self, stream: Stream, written: set[str], records: Mapping[str, tuple[Record, Sent]]) -> None:
+    def _count_missed(self, stream: Stream, written: set[str], rows: Mapping[str, Row]) -> None:
         """What a census finds new or changed before the cursor, a window should have found."""
         if self._census_until is None:
             return
-        updated = (records[each][0].source_updated_at for each in written)
+        updated = (rows[each].values["source_updated_at"] for each in written)
         missed = sum(1 for moment in updated if moment is not None and moment < self._census_until)
         if missed:
             self._counts[stream]["missed"] += missed
@@ -244,12 +180,22 @@ async def _keep_refused(
     await rejections.insert_rejections(connection, job.id, part.number, refused)
 
 
-async def _note_seen(connection: Connection, job: Job, part: StoredPart, page: Page, normalized: Normalized) -> None:
+async def _note_seen(
+    connection: Connection,
+    job: Job,
+    part: StoredPart,
+    page: Page,
+    normalized: Normalized,
+    *,
+    written: Collection[str],
+) -> None:
+    """Remember what the page showed; of what it wrote the table itself says that it was read since the walk began."""
     if not _is_whole(part, job):
         return
     seen: dict[str, datetime | None] = dict(page.seen)
-    for each, (record, _) in normalized.records.get(part.stream, {}).items():
-        seen[each] = record.source_updated_at
+    for each, normal in normalized.records.get(part.stream, {}).items():
+        if each not in written or part.kind == PartKind.SNAPSHOT:
+            seen[each] = normal.updated
     for stream, refused in normalized.refused:
         # A record that cannot be stored is there all the same; an older version of it must not vanish.
         if stream is part.stream and refused.external_id:
@@ -292,33 +238,5 @@ def _census_line(part: StoredPart, cursor_at: datetime | None) -> datetime | Non
 
 
 def _digest(part: StoredPart, normalized: Normalized) -> int:
-    records: Sequence[tuple[Record, Sent]] = list(normalized.records.get(part.stream, {}).values())
-    return sum(digest_of(record.external_id, record.source_updated_at) for record, _ in records)
-
-
-def _is_older(record: Record, other: Record) -> bool:
-    mine, theirs = record.source_updated_at, other.source_updated_at
-    return mine is not None and theirs is not None and mine < theirs
-
-
-def _refuse(number: int, sent: Sent, error: Exception) -> Refused:
-    identity = sent.raw.get("id") or sent.raw.get("sys_id")
-    external_id = str(identity) if isinstance(identity, str | int) else None
-    return Refused(number, external_id, tuple(_problems(sent, error)), sent.raw)
-
-
-def _problems(sent: Sent, error: Exception) -> list[Problem]:
-    hint = f"Mend it in the tracker; the next sync reads it again. It is one of the {sent.stream}"
-    if isinstance(error, ValidationError):
-        return [
-            Problem(
-                code="invalid_field",
-                column=".".join(map(str, each["loc"])) or None,
-                value=str(each["input"])[:_SHOWN_CHARACTERS],
-                reason=each["msg"],
-                hint=hint,
-            )
-            for each in error.errors(include_url=False, include_context=False)
-        ]
-    reason = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
-    return [Problem(code="unreadable_record", reason=reason, hint=hint)]
+    records = normalized.records.get(part.stream, {})
+    return sum(digest_of(each, normal.updated) for each, normal in records.items())

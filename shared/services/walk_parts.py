@@ -18,8 +18,9 @@ from shared.connectors._http import start_tally
 from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
 from shared.services.learn_fields import learn_fields
+from shared.services.normalize_page import normalize_page
 from shared.services.open_connector import Connectors
-from shared.services.store_page import normalize_page, store_page
+from shared.services.store_page import store_page
 from shared.services.wait_turns import hold_until, unexpected, wait_until
 from shared.settings import Settings
 from shared.store import connections, coverage, jobs, sync_ledger, sync_lines
@@ -189,7 +190,7 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
             requests=requests,
             cursor_at=cursor_at,
         )
-        await learn_fields(connection, work.stored.id, work.job.id, page)
+        await learn_fields(connection, work.stored.id, work.job.id, normalized.shapes)
         if work.connector.quota and page.next is None:
             await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))

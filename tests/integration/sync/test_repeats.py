@@ -121,6 +121,28 @@ def fail_at(runner: SyncRunner, request: int) -> Any:
     return count
 
 
+async def test_a_full_sync_notes_only_what_it_did_not_write(connected: Connect) -> None:
+    source = SOURCES["github"]
+    world = world_with(6, "github")
+    async with connected("github", world) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        edited, gone = world.all_current()[:2]
+        world.edit(edited.id, title="Written anew")
+        world.delete(gone.id)
+        world.advance(HOUR)
+        job_id = await runner.accept(SyncMode.FULL)
+        await runner.walk(job_id, 1, await plan_sync(runner.database, runner.connectors, job_id, 1))
+
+        noted = await runner.fetch("select external_id from seen_ids where stream = 'issues' order by external_id")
+        unchanged = {str(issue.id) for issue in world.all_current()} - {str(edited.id)}
+        assert {row["external_id"] for row in noted} == unchanged
+
+        assert await runner.run(job_id) is JobState.COMPLETED
+        rows = await runner.fetch("select external_id from issues where deleted_at is not null")
+        assert rows == [{"external_id": str(gone.id)}]
+        assert await stored_issues(runner) == expected_issues(source, world)
+
+
 async def test_what_a_sync_saw_outlives_a_crash_of_the_database_server(connected: Connect) -> None:
     async with connected("jira", world_with(1, "jira")) as runner:
         rows = await runner.fetch("select relpersistence from pg_class where relname = 'seen_ids'")
