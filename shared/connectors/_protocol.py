@@ -173,6 +173,7 @@ class Page:
     """One step of a walk. `next` says where to go on; None only when the walk ended normally."""
 
     read_at: datetime = field(metadata={"doc": "Just before the first request of the page was sent"})
+    # A connector may make each when it is asked for, so go through them once.
     records: Sequence[Sent] = ()
     next: Mapping[str, Any] | None = None
     complete: Sequence[Children] = ()
