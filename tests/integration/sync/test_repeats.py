@@ -137,7 +137,15 @@ async def test_a_full_sync_notes_only_what_it_did_not_write(connected: Connect) 
         unchanged = {str(issue.id) for issue in world.all_current()} - {str(edited.id)}
         assert {row["external_id"] for row in noted} == unchanged
 
+        # As if another worker had written them, whose clock is behind.
+        for table in ("issues", "comments"):
+            await runner.execute(
+                f"update {table} set read_at = read_at - interval '1 minute' where job_id = %s", job_id
+            )
+        before = len(runner.tracker.calls)
         assert await runner.run(job_id) is JobState.COMPLETED
+        paths = [call.path for call in list(runner.tracker.calls)[before:]]
+        assert not [path for path in paths if path.endswith(f"/issues/{edited.number}")], "what was written is doubted"
         rows = await runner.fetch("select external_id from issues where deleted_at is not null")
         assert rows == [{"external_id": str(gone.id)}]
         assert await stored_issues(runner) == expected_issues(source, world)
