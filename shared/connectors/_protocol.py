@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
@@ -130,8 +131,7 @@ class Part:
     query: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(NamedTuple):
     """A record as the source sent it, before it is normalized."""
 
     stream: Stream
@@ -139,7 +139,7 @@ class Sent:
     scope: str
     # What else is needed to normalize it, such as the issue a comment belongs to; JSON. `keep` and `keep_payload` name
     # fields and payload keys this reading does not bring, and whose stored values stay.
-    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    context: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

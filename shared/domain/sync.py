@@ -105,10 +105,9 @@ def content_hash(encoded: bytes) -> bytes:
     return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
-def digest_of(external_id: str, updated: datetime | None) -> int:
-    """A 64-bit fingerprint of one version; a window's digest is the sum of those it saw."""
-    text = f"{external_id}\x1f{updated.isoformat() if updated else ''}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+def fingerprint_of(content_hash: bytes) -> int:
+    """64 bits of a version's hash; a window's digest is their sum over all it saw, whatever their order."""
+    return int.from_bytes(content_hash[:8])
 
 
 # A tenth of a project may vanish in a clean-up; more than that at once is rather a lost permission.

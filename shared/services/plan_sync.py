@@ -135,14 +135,13 @@ async def _make_plan(
         return Plan(parts=await plan_named(connector, options.issues, known))
     if options.mode is SyncMode.KEYS:
         return Plan(parts=await _plan_keys(connector, options))
-    scopes, gaps = await connector.scopes()
+    scopes, gaps, now = await _ask_scopes(connector)
     reads = _reads(connector, settings, scopes, gaps)
-    if gaps and not scopes:
+    if now is None:
         return Plan(gaps=list(gaps), reads=reads)
     scopes = _chosen(scopes, options.scopes)
     lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
-    # Before any walk begins: what changes from now on belongs to the next window.
-    inputs = _Inputs(connector, settings, options, scopes, cursors, await connector.now() - lag)
+    inputs = _Inputs(connector, settings, options, scopes, cursors, now - lag)
     plan = Plan(gaps=list(gaps), reads=reads)
     everywhere = [Scope(EVERYTHING, EVERYTHING)]
     lines = [
@@ -159,6 +158,21 @@ async def _make_plan(
         else:
             _plan_scope(plan, inputs, stream, scope, found)
     return plan
+
+
+async def _ask_scopes(connector: Connector) -> tuple[list[Scope], list[Gap], datetime | None]:
+    """Scopes, gaps, and the source's time; no time where nothing can be read.
+
+    No walk has begun then: what changes from that time on belongs to the next window. All is asked at once, as each
+    wait delays everything that follows.
+    """
+    asking = asyncio.create_task(connector.now())
+    try:
+        scopes, gaps = await connector.scopes()
+        return scopes, gaps, None if gaps and not scopes else await asking
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 def _reads(connector: Connector, settings: ConnectorSettings, scopes: Sequence[Scope], gaps: Sequence[Gap]) -> _Reads:

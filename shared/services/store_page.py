@@ -10,7 +10,7 @@ from itertools import groupby
 
 from shared.connectors._protocol import Page, PartKind
 from shared.domain.stream import Stream
-from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, digest_of, encode_record
+from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, encode_record, fingerprint_of
 from shared.services.normalize_page import Normal, Normalized
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
@@ -238,5 +238,4 @@ def _census_line(part: StoredPart, cursor_at: datetime | None) -> datetime | Non
 
 
 def _digest(part: StoredPart, normalized: Normalized) -> int:
-    records = normalized.records.get(part.stream, {})
-    return sum(digest_of(each, normal.updated) for each, normal in records.items())
+    return sum(fingerprint_of(normal.row.content_hash) for normal in normalized.records.get(part.stream, {}).values())

@@ -59,7 +59,7 @@ create table sync_windows (
     created integer not null default 0,
     updated integer not null default 0,
     unchanged integer not null default 0,
-    digest numeric not null default 0, -- sum of a 64-bit hash of (id, time of change) of every record seen
+    digest numeric not null default 0, -- sum of the first 64 bits of content_hash of every record seen
     opened_at timestamptz not null default now(),
     closed_at timestamptz,
     check (lo <= hi)

@@ -12,8 +12,8 @@ from shared.domain.sync import (
     Held,
     content_hash,
     decide,
-    digest_of,
     encode_record,
+    fingerprint_of,
     is_mass_absence,
     next_rung,
 )
@@ -82,8 +82,9 @@ def test_the_order_of_fields_does_not_make_another_version() -> None:
     assert content_hash(encode_record({"a": 1})) != content_hash(encode_record({"a": "1"}))
 
 
-def test_a_digest_tells_versions_apart() -> None:
-    assert len({digest_of("1", NOON), digest_of("1", LATER), digest_of("2", NOON), digest_of("1", None)}) == 4
+def test_a_fingerprint_tells_versions_apart() -> None:
+    versions = [{"id": "1", "at": 1}, {"id": "1", "at": 2}, {"id": "2", "at": 1}, {"id": "1"}]
+    assert len({fingerprint_of(content_hash(encode_record(version))) for version in versions}) == 4
 
 
 @pytest.mark.parametrize(
