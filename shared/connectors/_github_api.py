@@ -33,13 +33,13 @@ class GitHubAPI:
         self._access = access
         self._names = repositories
         self._ids: dict[str, str] = {}
-        self._used = ""
         self._kept = KeptAnswers()
         self._known: tuple[Rows, list[Gap]] | None = None
         self.http = TrackerHTTP(
             client,
             base_url=base_url,
             authorize=self._authorize,
+            renounce=self._renounce,
             classify=classify,
             read_quota=read_quota,
             concurrency=concurrency,
@@ -48,14 +48,8 @@ class GitHubAPI:
     async def get(
         self, path: str, params: Mapping[str, Any] | None = None, *, headers: Headers | None = None
     ) -> Answer:
-        """GET; once more with a new token where that of an App was revoked before its time."""
-        try:
-            return await self.http.get(path, params, headers=headers)
-        except SourceError as error:
-            if error.status != 401 or not isinstance(self._access, Installation):
-                raise
-            self._access.forget(self._used)
-            return await self.http.get(path, params, headers=headers)
+        """GET a path of the API, or a next link."""
+        return await self.http.get(path, params, headers=headers)
 
     async def get_seldom_changed(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         """GET what is asked for in every sync and is mostly as it was; that is free of the rate limit then."""
@@ -124,8 +118,14 @@ class GitHubAPI:
 
     async def _authorize(self) -> Headers:
         token = await self._access.token() if isinstance(self._access, Installation) else self._access
-        self._used = token
         return {**API_HEADERS, "Authorization": f"Bearer {token}"}
+
+    def _renounce(self, refused: Headers) -> bool:
+        """The token of an App may be revoked before its time; another kind has no successor."""
+        if not isinstance(self._access, Installation):
+            return False
+        self._access.forget(refused["Authorization"].removeprefix("Bearer "))
+        return True
 
 
 def _left_out(sso: str) -> list[Gap]:

@@ -20,6 +20,7 @@ import httpx
 import orjson
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from shared.connectors._body import is_html, read, value_of
 from shared.connectors._json import from_json
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
@@ -27,7 +28,6 @@ from shared.domain.redaction import REDACTED
 
 TIMEOUT = httpx.Timeout(30, connect=10)
 USER_AGENT = "Tributary"
-MOST_ANSWER_BYTES = 64 * 1024 * 1024
 # TIMEOUT holds for every read alone: an answer that drips would never end.
 _ANSWER_SECONDS = 180
 _LONGEST_WAIT = timedelta(days=1)
@@ -42,6 +42,8 @@ _MESSAGE_NAMES = ("message", "errorMessages", "detail", "error_description", "er
 
 Headers = Mapping[str, str]
 Authorize = Callable[[], Awaitable[Headers]]
+# Give up an authorization that was refused; whether there is another one.
+Renounce = Callable[[Headers], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,11 @@ async def no_authorization() -> Headers:
     return {}
 
 
+def nothing_else(_refused: Headers) -> bool:
+    """For credentials that have no successor."""
+    return False
+
+
 @dataclass
 class Tally:
     """How many requests were sent on behalf of one piece of work, whoever else used the same connector meanwhile."""
@@ -146,6 +153,7 @@ class TrackerHTTP:
         *,
         base_url: str,
         authorize: Authorize = no_authorization,
+        renounce: Renounce = nothing_else,
         classify: Classify | None = None,
         read_quota: Callable[[httpx.Headers], Quota | None] | None = None,
         concurrency: int = 2,
@@ -153,6 +161,7 @@ class TrackerHTTP:
         self._client = client
         self._base = httpx.URL(base_url if base_url.endswith("/") else base_url + "/")
         self._authorize = authorize
+        self._renounce = renounce
         self._classify = classify
         self._read_quota = read_quota
         self._free = asyncio.Semaphore(concurrency)
@@ -202,22 +211,18 @@ class TrackerHTTP:
         raise AssertionError("tenacity re-raises")
 
     async def _once(self, method: str, url: httpx.URL, request: dict[str, Any], decode: Decode) -> Answer:
-        redirected = False
+        redirected = renounced = False
         for _ in range(_MOST_REDIRECTS + 1):
             own = (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
             headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
             headers |= cast("Headers", request["headers"] or {})
-            authorization: Headers = await self._authorize() if own else {}
-            headers |= authorization
-            await self._free.acquire()
-            try:
+            async with self._free:
+                # Not before it is this call's turn: a token may end meanwhile.
+                authorization: Headers = await self._authorize() if own else {}
                 read_at = datetime.now(UTC)
-                self.requests += 1
-                if (tally := _tally.get()) is not None:
-                    tally.requests += 1
-                response, content = await self._send(method, url, {**request, "headers": headers})
-            finally:
-                self._free.release()
+                self._count()
+                sending = {**request, "headers": {**headers, **authorization}}
+                response, content = await self._send(method, url, sending)
             if self._read_quota and (quota := self._read_quota(response.headers)):
                 self.quota = quota
             if response.status_code in {301, 302, 307, 308} and "location" in response.headers and method == "GET":
@@ -232,8 +237,17 @@ class TrackerHTTP:
             secrets = _secrets_in([*authorization.values(), *hidden])
             if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
                 return _answer(response, content, read_at, decode)
-            raise self._refused(response, content, secrets)
+            error = self._refused(response, content, secrets)
+            # A token may be withdrawn, or be shorter-lived than it said: the same call gets one with another token.
+            if renounced or not own or not _is_of_token(response, error) or not self._renounce(authorization):
+                raise error
+            renounced = True
         raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
+
+    def _count(self) -> None:
+        self.requests += 1
+        if (tally := _tally.get()) is not None:
+            tally.requests += 1
 
     async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         try:
@@ -241,7 +255,7 @@ class TrackerHTTP:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 response = await self._client.send(message, stream=True, follow_redirects=False)
                 try:
-                    content = await _read(response)
+                    content = await read(response)
                 finally:
                     await response.aclose()
         except httpx.ConnectTimeout as error:
@@ -274,27 +288,14 @@ class TrackerHTTP:
 
 
 def _answer(response: httpx.Response, content: bytes, read_at: datetime, decode: Decode) -> Answer:
-    try:
-        data = decode(content) if content.strip() else None
-    except ValueError as error:
-        raise _not_json(response) from error
     return Answer(
         status=response.status_code,
         headers=response.headers,
-        data=data,
+        data=value_of(response, content, decode),
         read_at=read_at,
         url=str(response.url),
         links=response.links,
     )
-
-
-async def _read(response: httpx.Response) -> bytes:
-    content = bytearray()
-    async for chunk in response.aiter_bytes():
-        content += chunk
-        if len(content) > MOST_ANSWER_BYTES:
-            raise SourceError(Trouble.PAYLOAD_INVALID, "The answer is larger than 64 MB")
-    return bytes(content)
 
 
 def classify(refusal: Refusal) -> SourceError:
@@ -304,7 +305,7 @@ def classify(refusal: Refusal) -> SourceError:
     if 300 <= status < 400:
         hint = "If the tracker moved, make its new address the base_url"
         return refusal.error(Trouble.BAD_REQUEST, f"The source sends its callers elsewhere: {says}", hint=hint)
-    if status == 503 or (status >= 500 and _is_html(refusal.headers)):
+    if status == 503 or (status >= 500 and is_html(refusal.headers)):
         return refusal.error(Trouble.MAINTENANCE, f"The source is not available: {says}", retry_at=refusal.retry_after)
     trouble = _TROUBLE_OF.get(status) or (Trouble.SERVER_ERROR if status >= 500 else Trouble.BAD_REQUEST)
     return refusal.error(trouble, f"The source answered {says}", retry_at=refusal.retry_after)
@@ -345,8 +346,15 @@ def _broken(url: httpx.URL, error: Exception) -> SourceError:
     return SourceError(Trouble.NETWORK_GLITCH, f"The connection to {url.host} failed: {type(error).__name__}")
 
 
+def _is_of_token(response: httpx.Response, error: SourceError) -> bool:
+    return response.status_code == HTTPStatus.UNAUTHORIZED and error.trouble in {
+        Trouble.AUTH_INVALID,
+        Trouble.AUTH_EXPIRED,
+    }
+
+
 def _wants_log_in(response: httpx.Response) -> bool:
-    return response.status_code in {401, 403} or _is_html(response.headers)
+    return response.status_code in {401, 403} or is_html(response.headers)
 
 
 def _sent_away(base: httpx.URL, url: httpx.URL) -> SourceError:
@@ -364,21 +372,6 @@ def _secrets_in(values: Iterable[str]) -> set[str]:
         with suppress(ValueError):
             words.add(base64.b64decode(word, validate=True).decode().partition(":")[2])
     return {word for word in words if len(word) >= _SECRET_CHARACTERS}
-
-
-def _not_json(response: httpx.Response) -> SourceError:
-    if _is_html(response.headers):
-        return SourceError(
-            Trouble.MAINTENANCE,
-            "The source sent a web page where data was expected",
-            status=response.status_code,
-            hint="A maintenance or log-in page: check the address if it stays",
-        )
-    return SourceError(Trouble.PAYLOAD_INVALID, "The answer is cut off or is not JSON", status=response.status_code)
-
-
-def _is_html(headers: Headers) -> bool:
-    return "html" in headers.get("content-type", "")
 
 
 def _message(refusal: Refusal) -> str:

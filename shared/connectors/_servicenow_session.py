@@ -11,7 +11,7 @@ from typing import Any, TypedDict, TypeIs, cast
 import httpx
 import msgspec
 
-from shared.connectors._http import Answer, Decode, Headers, Refusal, TrackerHTTP
+from shared.connectors._http import Answer, Headers, Refusal, TrackerHTTP
 from shared.connectors._json import from_json
 from shared.connectors._protocol import Quota
 from shared.connectors._servicenow_settings import ServiceNowCredentials
@@ -81,6 +81,7 @@ class Session:
             client,
             base_url=base_url,
             authorize=self._authorize,
+            renounce=self._renounce,
             classify=classify,
             read_quota=read_quota,
             concurrency=concurrency,
@@ -110,25 +111,14 @@ class Session:
             "sysparm_exclude_reference_link": "true",
         }
         params |= {"sysparm_fields": fields} if fields else {}
-        answer = await self._get(f"api/now/table/{table}", params, _wide_rows if wide else from_json)
+        decode = _wide_rows if wide else from_json
+        answer = await self._http.get(f"api/now/table/{table}", params, decode=decode)
         if isinstance(answer.data, _WideRows):
             return Rows(rows=answer.data.heads, total=_total(answer), answer=answer, texts=answer.data.texts)
         result = _result(answer)
         if not _are_objects(result):
             raise SourceError(Trouble.PAYLOAD_INVALID, f"The answer about {table} holds no list of rows")
         return Rows(rows=result, total=_total(answer), answer=answer)
-
-    async def _get(self, path: str, params: dict[str, Any], decode: Decode) -> Answer:
-        token = self._token
-        try:
-            return await self._http.get(path, params, decode=decode)
-        except SourceError as error:
-            # A token may be withdrawn, or be shorter-lived than it said: one that was held gets a successor once.
-            if error.status != 401 or not token or not self._credentials.client_id:
-                raise
-            if self._token == token:
-                self._token = ""
-        return await self._http.get(path, params, decode=decode)
 
     async def _authorize(self) -> Headers:
         if not self._credentials.client_id:
@@ -138,6 +128,11 @@ class Session:
             if not self._token or asyncio.get_running_loop().time() >= self._token_ends:
                 await self._log_in()
             return {"Authorization": f"Bearer {self._token}"}
+
+    def _renounce(self, refused: Headers) -> bool:
+        if refused["Authorization"] == f"Bearer {self._token}":
+            self._token = ""
+        return bool(self._credentials.client_id)
 
     async def _log_in(self) -> None:
         asked_at = asyncio.get_running_loop().time()
