@@ -55,7 +55,7 @@ async def _make(chosen: Settings) -> Runtime:
     )
     await database.open()
     sealer = Sealer(lambda: _master_keys(chosen))
-    connectors = Connectors(guarded_client(allow_private=chosen.allow_private_addresses), sealer)
+    connectors = Connectors(guarded_client(allow_private=chosen.allow_private_addresses), sealer, database)
     await define_defaults(database, sealer, chosen)
     return Runtime(
         settings=chosen,

@@ -112,6 +112,7 @@ def _hook_timing(tracker: "Tracker", values: Values) -> None:
 
 _ACTIONS: Mapping[str, Callable[["Tracker", Values], Values | None]] = {
     "advance": _advance,
+    "authorize": lambda tracker, _: dict(tracker.authorize()),
     "churn": _churn,
     "edit": _edit,
     "change": _change,

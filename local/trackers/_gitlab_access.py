@@ -1,6 +1,6 @@
 """Who may ask GitLab, and how it refuses: tokens of both kinds, scopes, refused accounts and addresses, limits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any, ClassVar
@@ -8,10 +8,21 @@ from typing import Any, ClassVar
 from aiohttp import web
 
 from local.trackers._gitlab_json import user
+from local.trackers._oauth import RefreshTokens
 from local.trackers.service import Tracker, json_response
 from local.trackers.world import World
 
 _LIMIT = 2_000
+# An application, as its owner registered it.
+APPLICATION = {"client_id": "5d3f0a2e9c41", "client_secret": "gloas-9b1e7c5d"}
+_NO_GRANT = (
+    "The provided authorization grant is invalid, expired, revoked, does not match the redirection URI used in the "
+    "authorization request, or was issued to another client."
+)
+_NO_CLIENT = (
+    "Client authentication failed due to unknown client, no client authentication included, or unsupported "
+    "authentication method."
+)
 
 Json = dict[str, Any]
 Handler = Callable[[web.Request], web.Response]
@@ -29,6 +40,9 @@ class GitLabAccess(Tracker):
         self.scopes = ["read_api"]
         # Whether the token is one of OAuth, which has a page of its own, and two hours to live.
         self.oauth = False
+        # A refresh ends both tokens it replaces at once, those of other workers too.
+        # https://docs.gitlab.com/api/oauth2/#authorization-code-flow
+        self.refresh_tokens = RefreshTokens(world, seconds=7_200)
         # Why the account as a whole is refused.
         self.account_refused = ""
         self.blocked = False
@@ -39,10 +53,29 @@ class GitLabAccess(Tracker):
         self._left = _LIMIT
 
     def authorized(self, request: web.Request) -> bool:
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        return self.token == bearer or (self.token == request.headers.get("PRIVATE-TOKEN") and not self.oauth)
+        bearer = _bearer(request)
+        known = self.token == bearer or self.refresh_tokens.allows(bearer)
+        return known or (self.token == request.headers.get("PRIVATE-TOKEN") and not self.oauth)
+
+    def open_to_all(self, request: web.Request) -> bool:
+        return request.path == "/oauth/token"
+
+    def authorize(self) -> Mapping[str, str]:
+        return {**APPLICATION, "refresh_token": self.refresh_tokens.authorize()}
+
+    async def give_token(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        if any(form.get(name) != value for name, value in APPLICATION.items()):
+            return json_response({"error": "invalid_client", "error_description": _NO_CLIENT}, status=401)
+        got = self.refresh_tokens.take(str(form.get("refresh_token")))
+        if form.get("grant_type") != "refresh_token" or got is None:
+            return json_response({"error": "invalid_grant", "error_description": _NO_GRANT}, status=400)
+        told = {"access_token": got[0], "refresh_token": got[1], "expires_in": self.refresh_tokens.seconds}
+        return json_response({**told, "token_type": "Bearer", "created_at": int(self.world.now.timestamp())})
 
     def unauthorized(self, request: web.Request) -> web.Response:
+        if self.refresh_tokens.gave(_bearer(request)):
+            return self.token_expired(request)
         return json_response({"message": "401 Unauthorized"}, status=401)
 
     def token_expired(self, request: web.Request) -> web.Response:
@@ -103,8 +136,11 @@ class GitLabAccess(Tracker):
     def _user(self, request: web.Request) -> web.Response:
         return json_response(user(self.world.users[0], self.url))
 
+    def _is_oauth(self, request: web.Request) -> bool:
+        return self.oauth or self.refresh_tokens.gave(_bearer(request))
+
     def _own_token(self, request: web.Request) -> web.Response:
-        if self.oauth:
+        if self._is_oauth(request):
             said = "400 Bad request - This endpoint requires token type to be a personal access token"
             return json_response({"message": said}, status=400)
         return json_response(
@@ -112,6 +148,10 @@ class GitLabAccess(Tracker):
         )
 
     def _oauth_info(self, request: web.Request) -> web.Response:
-        if not self.oauth:
-            return self.unauthorized(request)
+        if not self._is_oauth(request):
+            return json_response({"message": "401 Unauthorized"}, status=401)
         return json_response({"resource_owner_id": 1, "scope": self.scopes, "expires_in": 7_200, "created_at": 1})
+
+
+def _bearer(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")

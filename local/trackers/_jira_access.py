@@ -8,6 +8,7 @@ from typing import ClassVar
 from aiohttp import web
 
 from local.trackers._jira_hooks import JiraHooks
+from local.trackers._oauth import RefreshTokens
 from local.trackers.service import Handler, Tracker, json_response
 from local.trackers.world import World
 
@@ -15,6 +16,7 @@ CLIENT = "3Hq0vTfQmT5c1bTq"
 # How Atlassian's gateway knows a site; its API stands under this address there.
 CLOUD_ID = "5f1c9a64-2f6e-4c55-9d0c-8c2a7a3f6b10"
 GATEWAY = f"/ex/jira/{CLOUD_ID}"
+SITES = "/oauth/token/accessible-resources"
 HIDDEN = "Issue does not exist or you do not have permission to see it."
 # Part of a path → the scope it needs; the first that fits.
 _SCOPES = {
@@ -41,6 +43,15 @@ class JiraAccess(Tracker):
         self.scopes: frozenset[str] | None = None
         self.token_seconds: float = 3_600
         self.tokens: dict[str, datetime] = {}
+        # Of apps that people authorize. What was taken works for ten minutes more; reuse after that is held for theft.
+        # Unused it ends after 90 days.
+        # https://community.developer.atlassian.com/t/the-old-access-token-will-be-revoked-during-the-refresh-token-exchange/83103
+        self.refresh_tokens = RefreshTokens(world, seconds=3_600, leeway=timedelta(minutes=10))
+        self.refresh_tokens.detects_reuse = True
+        self.refresh_tokens.unused = timedelta(days=90)
+        # Further sites an app is authorized for: address → number.
+        self.other_sites: dict[str, str] = {}
+        self.reaches_this_site = True
         self.limit_reason: str | None = "jira-burst-based"
         self.remaining = 350
 
@@ -52,11 +63,30 @@ class JiraAccess(Tracker):
         form = await request.post()
         if (form.get("client_id"), form.get("client_secret")) != (CLIENT, self.token):
             return json_response({"error": "access_denied", "error_description": "Unauthorized"}, status=401)
+        if self.cloud and form.get("grant_type") == "refresh_token":
+            return self._take(str(form.get("refresh_token")))
         if form.get("grant_type") != "client_credentials" or (not self.cloud and form.get("scope") != "READ"):
             return json_response({"error": "invalid_request", "error_description": "Bad Request"}, status=400)
         token = f"made-{self.world.next_id()}"
         self.tokens[token] = self.world.now + timedelta(seconds=self.token_seconds)
         return json_response({"access_token": token, "expires_in": self.token_seconds, "token_type": "Bearer"})
+
+    def _take(self, refresh_token: str) -> web.Response:
+        """https://developer.atlassian.com/cloud/oauth/getting-started/refresh-tokens/"""
+        if (got := self.refresh_tokens.take(refresh_token)) is None:
+            said = "Unknown or invalid refresh token."
+            return json_response({"error": "invalid_grant", "error_description": said}, status=403)
+        told = {"access_token": got[0], "refresh_token": got[1], "expires_in": self.refresh_tokens.seconds}
+        return json_response({**told, "token_type": "Bearer", "scope": "read:jira-user read:jira-work offline_access"})
+
+    def authorize(self) -> Mapping[str, str]:
+        return {"client_id": CLIENT, "client_secret": self.token, "refresh_token": self.refresh_tokens.authorize()}
+
+    async def list_sites(self, request: web.Request) -> web.Response:
+        """The sites a token is good for."""
+        sites = {**({self.url: CLOUD_ID} if self.reaches_this_site else {}), **self.other_sites}
+        scopes = ["read:jira-user", "read:jira-work"]
+        return json_response([{"id": sites[url], "name": "site", "url": url, "scopes": scopes} for url in sites])
 
     def open_to_all(self, request: web.Request) -> bool:
         return request.path.endswith(("/serverInfo", "/oauth/token", "/oauth2/latest/token"))
@@ -65,15 +95,20 @@ class JiraAccess(Tracker):
         kind, _, value = request.headers.get("Authorization", "").partition(" ")
         pair = b64encode(f"{self.email}:{self.token}".encode()).decode()
         known = value == self.token or self.tokens.get(value, self.world.now) > self.world.now
+        if self.refresh_tokens.allows(value):
+            # A site's own address takes no tokens of apps.
+            known = request.path.startswith((GATEWAY, SITES))
         return value == pair if kind == "Basic" else kind == "Bearer" and known and self._in_scope(request)
 
     def _in_scope(self, request: web.Request) -> bool:
+        if request.path == SITES:
+            return True
         needed = next((scope for part, scope in _SCOPES.items() if part in request.path), "")
         return self.scopes is None or needed in self.scopes
 
     def unauthorized(self, request: web.Request) -> web.Response:
         """Calls that need nobody in particular answer a wrong token with an empty success."""
-        if request.path.startswith(GATEWAY):
+        if request.path.startswith((GATEWAY, SITES)):
             said = "Unauthorized" if self._in_scope(request) else "Unauthorized; scope does not match"
             return json_response({"code": 401, "message": said}, status=401)
         headers = {"X-Seraph-LoginReason": "AUTHENTICATED_FAILED"}

@@ -88,6 +88,7 @@ class GitLabTracker(GitLabAccess):
         base = "/api/v4"
         inside = f"{base}/projects/{{project}}"
         router.add_post("/api/graphql", self._graphql)
+        router.add_post("/oauth/token", self.give_token)
         for path, handler in (
             *self.account_routes(base),
             (f"{base}/projects", self._projects),

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from local.trackers._jira_access import GATEWAY, HIDDEN, JiraAccess
+from local.trackers._jira_access import GATEWAY, HIDDEN, SITES, JiraAccess
 from local.trackers._jira_jql import Jql, JqlError, Query, arrange, find_issue, select
 from local.trackers._jira_render import Renderer
 from local.trackers.service import json_response
@@ -68,6 +68,8 @@ class JiraTracker(JiraAccess):
     def add_routes(self, router: web.UrlDispatcher) -> None:
         for path, handler in self.token_routes().items():
             router.add_post(path, handler)
+        if self.cloud:
+            router.add_get(SITES, self.list_sites)
         for root in ("", GATEWAY) if self.cloud else ("",):
             self._add_api(router, root)
 

@@ -91,6 +91,10 @@ class Tracker:
         """Calls that need no credentials, such as token endpoints."""
         return False
 
+    def authorize(self) -> Mapping[str, str]:
+        """Let somebody authorize an app, and tell the credentials that brings; nothing where there are no apps."""
+        return {}
+
     def unauthorized(self, request: web.Request) -> web.Response:
         """The refusal of missing or wrong credentials."""
         return json_response({"message": "Unauthorized"}, status=401)

@@ -3,28 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
 
 import httpx
-from pydantic import SecretStr
 
 from shared.connectors._gitlab_refusals import classify, read_quota
+from shared.connectors._gitlab_settings import GitLabCredentials, TokenKind
 from shared.connectors._gitlab_walk import Rows, every_row
 from shared.connectors._http import Answer, Headers, TrackerHTTP
-from shared.connectors._protocol import Gap
+from shared.connectors._oauth import Tokens, classify_login, grant, to_lease
+from shared.connectors._protocol import Gap, Lease, OAuthCredentials, Renew
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
 
 REFUSED = frozenset({Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND})
-
-
-class TokenKind(StrEnum):
-    """How a token is sent."""
-
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - a kind, not a secret
-    OAUTH = "oauth"
 
 
 @dataclass(frozen=True)
@@ -44,14 +37,13 @@ class GitLabAPI:
         client: httpx.AsyncClient,
         base_url: str,
         *,
-        token: SecretStr,
-        kind: TokenKind,
+        credentials: GitLabCredentials,
+        renew: Renew | None,
         projects: Sequence[str],
         groups: Sequence[str],
         concurrency: int,
     ) -> None:
-        self._token = token
-        self._kind = kind
+        self._credentials = credentials
         self._named = projects
         self._groups = groups
         self._root = base_url.strip().rstrip("/").removesuffix("/api/v4")
@@ -59,10 +51,18 @@ class GitLabAPI:
             client,
             base_url=f"{self._root}/api/v4",
             authorize=self._authorize,
+            renounce=self._renounce,
             classify=classify,
             read_quota=read_quota,
             concurrency=concurrency,
         )
+        self._door = TrackerHTTP(client, base_url=self._root, classify=classify_login, concurrency=1)
+        self._tokens = Tokens(self._ask, renew) if credentials.client_id else None
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent, those for tokens too."""
+        return self.http.requests + self._door.requests
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         """GET a path of the API, or a next link."""
@@ -84,7 +84,7 @@ class GitLabAPI:
         https://docs.gitlab.com/api/personal_access_tokens/#self-inform
         https://docs.gitlab.com/api/oauth2/#retrieve-the-token-information
         """
-        oauth = self._kind is TokenKind.OAUTH
+        oauth = self._tokens is not None or self._credentials.kind is TokenKind.OAUTH
         try:
             answer = await self.get(f"{self._root}/oauth/token/info" if oauth else "personal_access_tokens/self")
         except SourceError as error:
@@ -93,7 +93,8 @@ class GitLabAPI:
                 raise
             return TokenFacts()
         if oauth:
-            seconds: int | None = answer.data.get("expires_in")
+            # The end of a token that is renewed is nothing anybody has to know.
+            seconds: int | None = None if self._tokens else answer.data.get("expires_in")
             begun = answer.server_time or answer.read_at
             ends_at = begun + timedelta(seconds=seconds) if seconds else None
             return TokenFacts(answer.data.get("scope") or (), ends_at, short_lived=ends_at is not None)
@@ -140,8 +141,22 @@ class GitLabAPI:
         return (await self.get(f"projects/{quote(name, safe='')}")).data
 
     async def _authorize(self) -> Headers:
-        token = self._token.get_secret_value().strip()
-        return {"Authorization": f"Bearer {token}"} if self._kind is TokenKind.OAUTH else {"PRIVATE-TOKEN": token}
+        if self._tokens:
+            return await self._tokens.headers()
+        token = self._credentials.token.get_secret_value().strip()
+        oauth = self._credentials.kind is TokenKind.OAUTH
+        return {"Authorization": f"Bearer {token}"} if oauth else {"PRIVATE-TOKEN": token}
+
+    def _renounce(self, refused: Headers) -> bool:
+        return self._tokens is not None and self._tokens.renounce(refused)
+
+    async def _ask(self, credentials: OAuthCredentials) -> Lease:
+        """Ask for a token; the one before, of any worker, is not taken from then on.
+
+        https://docs.gitlab.com/api/oauth2/#authorization-code-flow
+        """
+        form = grant(credentials)
+        return to_lease(await self._door.request("POST", "oauth/token", form=form), form)
 
 
 def gap_of(stream: Stream, scope: str, error: SourceError) -> Gap:

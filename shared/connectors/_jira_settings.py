@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
-from shared.connectors._protocol import ConnectorCredentials, ConnectorSettings
+from shared.connectors._protocol import ConnectorSettings, OAuthCredentials
 
 _ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -118,8 +118,8 @@ class JiraSettings(ConnectorSettings):
         return bool(self.jql or self.tracked_accounts)
 
 
-class JiraCredentials(ConnectorCredentials):
-    """A token, with an e-mail address or alone; or a client that gets tokens for a service account."""
+class JiraCredentials(OAuthCredentials):
+    """A token, with an e-mail address or alone; or an OAuth client, of a service account or of an authorized app."""
 
     email: str = Field(
         "",
@@ -128,8 +128,6 @@ class JiraCredentials(ConnectorCredentials):
         pattern=r"^[^:\x00-\x1f\x7f]*$",
         examples=["tributary@tidewater.example"],
     )
-    client_id: str | None = Field(None, title="OAuth client ID", description="Of a service account, instead of a token")
-    client_secret: SecretStr = Field(SecretStr(""), title="OAuth client secret")
     token: SecretStr = Field(
         SecretStr(""),
         title="Token",
@@ -141,7 +139,7 @@ class JiraCredentials(ConnectorCredentials):
     @classmethod
     def _check_kind(cls, token: SecretStr, info: ValidationInfo) -> SecretStr:
         held = bool(token.get_secret_value().strip())
-        client = (bool(info.data.get("client_id")), bool(info.data.get("client_secret")))
-        if client[0] != client[1] or held == client[0]:
-            raise ValueError("Give a token, or an OAuth client ID and its secret")
+        client, secret, refresh = (bool(info.data.get(f)) for f in ("client_id", "client_secret", "refresh_token"))
+        if client != secret or held == client or refresh > client:
+            raise ValueError("Give a token, or an OAuth client ID and its secret, with a refresh token if it has one")
         return token

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from shared.connectors._http import Answer, TrackerHTTP
 from shared.connectors._jira_login import GATEWAY, Login
@@ -54,29 +55,41 @@ class JiraSite:
         self._login = login
         self._base_url = base_url.rstrip("/")
         self._settings = settings
+        self._root = Kept(self._find_root, seconds=_SECONDS_KEPT)
         self._about = Kept(self._ask_about, seconds=_SECONDS_KEPT)
         self._fields = Kept(self._ask_fields, seconds=_SECONDS_KEPT)
         self._tracks_time = Kept(self._ask_tracking, seconds=_SECONDS_KEPT)
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None) -> Answer:
         """GET, by a known account."""
-        return await self._known(lambda: self._http.get(path, params))
+        answer = await self._http.get(await self._root.get() + path, params)
+        refuse_nobody(answer)
+        return answer
 
     async def post(self, path: str, json: Any) -> Answer:
         """POST a question, by a known account."""
-        return await self._known(lambda: self._http.post(path, json))
-
-    async def _known(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer to a known account. A client's token may be withdrawn before it ends; it gets a successor once."""
-        held = self._login.token
-        try:
-            answer = await ask()
-        except SourceError as error:
-            if error.status != 401 or error.trouble is Trouble.PERMISSION_DENIED or not self._login.forget(held):
-                raise
-            answer = await ask()
+        answer = await self._http.post(await self._root.get() + path, json)
         refuse_nobody(answer)
         return answer
+
+    async def _find_root(self) -> str:
+        """Where the site's API is. An app may be authorized for several sites; the gateway knows them by number.
+
+        https://developer.atlassian.com/cloud/jira/platform/oauth-2-3lo-apps/#3--make-calls-to-the-api-using-the-access-token
+        """
+        if not self._login.by_site:
+            return ""
+        sites = rows_of(await self._http.get("oauth/token/accessible-resources"), "id", "url")
+        wanted = urlsplit(self._base_url).netloc.lower()
+        for site in sites:
+            if urlsplit(str(site["url"])).netloc.lower() == wanted:
+                return f"{GATEWAY[1:]}{quote(str(site['id']), safe='')}/"
+        known = ", ".join(sorted({str(site["url"]) for site in sites})) or "no site at all"
+        raise SourceError(
+            Trouble.AUTH_INVALID,
+            f"The app is not authorized for {wanted}, but for {known}",
+            hint="Check the address, or authorize the app again and choose this site",
+        )
 
     async def about(self) -> tuple[bool, str]:
         """Whether this is Cloud, and the address people use.
@@ -86,6 +99,8 @@ class JiraSite:
         return await self._about.get()
 
     async def _ask_about(self) -> tuple[bool, str]:
+        if self._login.by_site:
+            return True, self._base_url
         set_to = self._settings.deployment
         gateway = GATEWAY in self._base_url
         if set_to is not Deployment.AUTO and not gateway:

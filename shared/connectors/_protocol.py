@@ -5,7 +5,7 @@ it in `CONNECTOR`. It knows the tracker's API and nothing else: no database, no 
 calls `fetch` until a part is walked, stores what came, and proves that nothing is missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -69,6 +69,47 @@ class ConnectorCredentials(BaseModel):
         if secret and not (secret.get_secret_value().isascii() and secret.get_secret_value().isprintable()):
             raise ValueError("Use letters, digits and signs of ASCII only")
         return secret
+
+
+class OAuthCredentials(ConnectorCredentials):
+    """An OAuth app and, where somebody authorized it, the refresh token that this brought.
+
+    Trackers take a refresh token once and send its successor along with the access token. The successor takes its place
+    in the connection: see Renew.
+    """
+
+    client_id: str | None = Field(None, title="OAuth client ID", description="Of the app, instead of a token")
+    client_secret: SecretStr = Field(SecretStr(""), title="OAuth client secret")
+    refresh_token: SecretStr = Field(
+        SecretStr(""),
+        title="OAuth refresh token",
+        description="From authorizing the app, for this connection alone; it is used up and replaced at once",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """An access token, and the refresh token that gets the next one; empty where none is needed."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(default="", repr=False)
+    # A little before the access token ends; None where the tracker does not tell its end.
+    renew_at: datetime | None = None
+
+    def lasts(self, now: datetime) -> bool:
+        """Whether there is no need for another one yet."""
+        return self.renew_at is None or now < self.renew_at
+
+
+Ask = Callable[[OAuthCredentials], Awaitable[Lease]]
+"""Gets a lease from the tracker."""
+
+Renew = Callable[[str, Ask], Awaitable[Lease]]
+"""How a connector with a refresh token gets a lease other than the one whose access token it names (empty: none yet).
+
+If another worker stored one meanwhile, it is this. Else `ask` gets it, with the credentials as they are stored now and
+while no other worker asks, and it is stored before it is returned. Raises what `ask` raises.
+"""
 
 
 class Walk(StrEnum):
@@ -258,6 +299,7 @@ class Connector(Protocol):
     """One tracker, spoken to with the settings and credentials of one connection.
 
     Every method that talks raises SourceError with the class of trouble, and nothing else, whatever the source does.
+    One whose Credentials are OAuthCredentials is made with `renew` as well.
     """
 
     source: ClassVar[str]

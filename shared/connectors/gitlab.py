@@ -6,19 +6,18 @@ https://docs.gitlab.com/api/rest/
 """
 
 import math
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import httpx
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints
 
 from shared.connectors import _gitlab_records as records
-from shared.connectors._gitlab_api import REFUSED, GitLabAPI, TokenKind
+from shared.connectors._gitlab_api import REFUSED, GitLabAPI
 from shared.connectors._gitlab_hooks import HOOKS
 from shared.connectors._gitlab_parts import Choices, fetch_page
+from shared.connectors._gitlab_settings import GitLabCredentials, GitLabSettings
 from shared.connectors._gitlab_walk import Rows, rows_of, to_moment
 from shared.connectors._http import together
 from shared.connectors._protocol import (
@@ -32,6 +31,7 @@ from shared.connectors._protocol import (
     PartKind,
     Probe,
     Quota,
+    Renew,
     Scope,
     Sent,
     StreamTraits,
@@ -47,41 +47,6 @@ _MOST_NAMED = 5
 _NEEDED_SCOPES = {"api", "read_api"}
 # Planner, the least role that sees confidential issues: https://docs.gitlab.com/user/permissions/
 _LEAST_ROLE = 15
-
-
-def _without_address(value: object) -> object:
-    """`group/project`, also where the address of a page was pasted."""
-    if not isinstance(value, str):
-        return value
-    return re.sub(r"^https?://[^/]+/(groups/)?|/-/.*$|(\.git)?/*$", "", value.strip())
-
-
-PathOrId = Annotated[
-    str,
-    BeforeValidator(_without_address),
-    StringConstraints(pattern=r"^\.?\w[\w.+-]*(/\.?\w[\w.+-]*)*$", max_length=500),
-]
-
-
-class GitLabSettings(ConnectorSettings):
-    """Which projects to read."""
-
-    projects: tuple[PathOrId, ...] = Field(
-        default=(), title="Projects", description="Paths or ids", examples=[["tidewater/harbor"]]
-    )
-    groups: tuple[PathOrId, ...] = Field(
-        default=(),
-        title="Groups",
-        description="All projects in them, subgroups too. Neither: all the account is a member of",
-        examples=[["tidewater"]],
-    )
-
-
-class GitLabCredentials(ConnectorCredentials):
-    """A personal, project or group access token, or an OAuth access token."""
-
-    token: SecretStr = Field(title="Token", description="With the scope read_api", examples=["glpat-…"])
-    kind: TokenKind = Field(default=TokenKind.ACCESS_TOKEN, title="Kind of token")
 
 
 class GitLabConnector:
@@ -108,7 +73,12 @@ class GitLabConnector:
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
-        self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        settings: ConnectorSettings,
+        credentials: ConnectorCredentials,
+        renew: Renew | None = None,
     ) -> None:
         if not isinstance(settings, GitLabSettings) or not isinstance(credentials, GitLabCredentials):
             raise TypeError("GitLab needs its own settings and credentials")
@@ -116,8 +86,8 @@ class GitLabConnector:
         self._api = GitLabAPI(
             client,
             base_url,
-            token=credentials.token,
-            kind=credentials.kind,
+            credentials=credentials,
+            renew=renew,
             projects=settings.projects,
             groups=settings.groups,
             concurrency=settings.concurrency,
@@ -125,7 +95,7 @@ class GitLabConnector:
 
     @property
     def requests(self) -> int:
-        return self._api.http.requests
+        return self._api.requests
 
     @property
     def quota(self) -> Quota | None:
@@ -203,7 +173,9 @@ class GitLabConnector:
         scopes = _scopes(found)
         warnings = [f"{gap.scope}: {gap.detail}" for gap in gaps]
         if token.short_lived:
-            warnings.append("An OAuth token ends after hours and is not renewed; a schedule needs a group access token")
+            warnings.append(
+                "This token ends after hours and is not renewed; a schedule needs an application's refresh token"
+            )
         if "api" in token.scopes:
             warnings.append("This token may write as well; one with read_api is enough")
         if scopes and self._choices.wants(Stream.SPRINTS) and not await self._has_iterations(scopes[0]):

@@ -46,6 +46,7 @@ from shared.connectors._protocol import (
     PartKind,
     Probe,
     Quota,
+    Renew,
     Scope,
     Sent,
     StreamTraits,
@@ -98,16 +99,22 @@ class JiraConnector:
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(
-        self, client: httpx.AsyncClient, base_url: str, settings: ConnectorSettings, credentials: ConnectorCredentials
+        self,
+        client: httpx.AsyncClient,
+        base_url: str,
+        settings: ConnectorSettings,
+        credentials: ConnectorCredentials,
+        renew: Renew | None = None,
     ) -> None:
         if not isinstance(settings, JiraSettings) or not isinstance(credentials, JiraCredentials):
             raise TypeError("Jira takes JiraSettings and JiraCredentials")
         self._settings = settings
-        self._login = Login(client, base_url, credentials)
+        self._login = Login(client, base_url, credentials, renew)
         self._http = TrackerHTTP(
             client,
-            base_url=base_url,
+            base_url=self._login.address,
             authorize=self._login.headers,
+            renounce=self._login.renounce,
             classify=classify,
             read_quota=read_quota,
             concurrency=settings.concurrency,

@@ -96,7 +96,7 @@ class ConnectionChange(BaseModel):
 def to_view(stored: StoredConnection) -> ConnectionView:
     """What may be shown of a connection."""
     shown = {field: entry.get("plain", True) for field, entry in stored.credentials.items()}
-    return ConnectionView(**stored.model_dump(exclude={"id", "credentials"}), credentials=shown)
+    return ConnectionView(**stored.model_dump(exclude={"id", "credentials", "lease"}), credentials=shown)
 
 
 async def create_connection(

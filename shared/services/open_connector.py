@@ -1,7 +1,7 @@
 """Make the connector of a connection: settings checked, credentials opened, calls guarded."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeIs, cast
 from uuid import UUID
@@ -10,9 +10,10 @@ import httpx
 from pydantic import SecretStr, ValidationError
 
 from shared.connectors import connectors
-from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings
+from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings, OAuthCredentials
 from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.security.sealing import Sealer
+from shared.services.renew_credentials import Renewals
 from shared.store import connections
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection, Database
@@ -23,9 +24,10 @@ _MOST_KEPT = 200
 class Connectors:
     """The connectors of a worker. One is kept as long as its connection does not change, with its HTTP connections."""
 
-    def __init__(self, client: httpx.AsyncClient, sealer: Sealer) -> None:
+    def __init__(self, client: httpx.AsyncClient, sealer: Sealer, database: Database) -> None:
         self.sealer = sealer
         self._client = client
+        self._renewals = Renewals(database, sealer, self._read_credentials)
         self._kept: dict[tuple[UUID, int, tuple[str, ...]], Connector] = {}
         self._hook_secrets: dict[tuple[UUID, int], str] = {}
 
@@ -61,16 +63,15 @@ class Connectors:
         return self._hook_secrets[key]
 
     async def _make(self, stored: StoredConnection, tracked: tuple[str, ...]) -> Connector:
-        made = connector_class(stored.source)
         settings = {**stored.settings, **({"tracked_accounts": tracked} if tracked else {})}
         # Key Vault is asked over the network, by a client that blocks.
-        secrets = await asyncio.to_thread(open_credentials, self.sealer, stored)
-        return made(
-            self._client,
-            stored.base_url,
-            check_settings(stored.source, settings),
-            check_credentials(stored.source, secrets),
-        )
+        credentials = await asyncio.to_thread(self._read_credentials, stored)
+        make: Callable[..., Connector] = connector_class(stored.source)
+        renew = [self._renewals.of(stored)] if isinstance(credentials, OAuthCredentials) else []
+        return make(self._client, stored.base_url, check_settings(stored.source, settings), credentials, *renew)
+
+    def _read_credentials(self, stored: StoredConnection) -> ConnectorCredentials:
+        return check_credentials(stored.source, open_credentials(self.sealer, stored))
 
 
 @asynccontextmanager

@@ -74,6 +74,8 @@ async def _rotate(database: Database, sealer: Sealer, slug: str) -> int:
             for field, entry in sealed.items()
             if (wrapped := await asyncio.to_thread(sealer.rewrap, entry))
         }
-        if renewed:
-            await connections.save_credentials(connection, stored.id, {**stored.credentials, **renewed})
-    return len(renewed)
+        lease = await asyncio.to_thread(sealer.rewrap, stored.lease) if stored.lease else None
+        if renewed or lease:
+            credentials = {**stored.credentials, **renewed}
+            await connections.save_credentials(connection, stored.id, credentials, lease or stored.lease)
+    return len(renewed) + bool(lease)

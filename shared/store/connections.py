@@ -13,7 +13,7 @@ from shared.store.database import Connection
 
 
 class StoredConnection(BaseModel):
-    """A row of `connections`; credentials are sealed."""
+    """A row of `connections`; credentials are sealed, and so is the access token got with them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -23,6 +23,7 @@ class StoredConnection(BaseModel):
     base_url: str
     settings: dict[str, Any]
     credentials: dict[str, Any]
+    lease: dict[str, Any] | None
     active: bool
     origin: str
     version: int
@@ -86,13 +87,14 @@ async def update_connection(
     active: bool,
     must_test: bool,
 ) -> StoredConnection | None:
-    """Replace what an admin may change; with `must_test` the last test and a wait for a limit no longer count."""
+    """Replace what an admin may change; with `must_test` the last test, the lease and a wait for a limit are over."""
     cursor = await connection.execute(
         """
         update connections
            set base_url = %(base_url)s, settings = %(settings)s, credentials = %(credentials)s, active = %(active)s,
                version = version + 1, updated_at = now(),
                test_passed = case when %(must_test)s then null else test_passed end,
+               lease = case when %(must_test)s then null else lease end,
                blocked_until = case when %(must_test)s then null else blocked_until end
          where id = %(id)s returning *
         """,
@@ -145,11 +147,13 @@ async def save_test(connection: Connection, tested: StoredConnection, *, result:
     return bool(cursor.rowcount)
 
 
-async def save_credentials(connection: Connection, connection_id: UUID, credentials: Mapping[str, Any]) -> None:
-    """Replace the sealed credentials by the same secrets under another key."""
+async def save_credentials(
+    connection: Connection, connection_id: UUID, credentials: Mapping[str, Any], lease: Mapping[str, Any] | None
+) -> None:
+    """Replace the sealed credentials and lease by the same secrets under another key."""
     await connection.execute(
-        "update connections set credentials = %s, version = version + 1 where id = %s",
-        (Jsonb(credentials), connection_id),
+        "update connections set credentials = %s, lease = %s, version = version + 1 where id = %s",
+        (Jsonb(credentials), Jsonb(lease) if lease else None, connection_id),
     )
 
 

@@ -65,7 +65,7 @@ def api_app(settings: Settings, database: Database, blobs: Blobs, starter: Recor
     """The application, given its context as the triggers give it."""
     app = create_app(settings)
     verifier = EntraVerifier(settings) if settings.entra_tenant_id else None
-    runtime = Runtime(settings, database, blobs, verifier, connectors_for_tests(), asyncio.Semaphore(1))
+    runtime = Runtime(settings, database, blobs, verifier, connectors_for_tests(database), asyncio.Semaphore(1))
     context = Context(runtime, starter)
 
     async def with_context(scope: Message, receive: Any, send: Any) -> None:

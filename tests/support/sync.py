@@ -33,9 +33,9 @@ OPERATOR = Caller(id="key:tests", name="tests", role=Role.ADMIN)
 _DEADLINE_SECONDS = 60
 
 
-def connectors_for_tests() -> Connectors:
+def connectors_for_tests(database: Database, keys: str = TEST_KEY) -> Connectors:
     """Connectors that may call loopback."""
-    return Connectors(guarded_client(allow_private=True), Sealer(lambda: KeyRing(TEST_KEY)))
+    return Connectors(guarded_client(allow_private=True), Sealer(lambda: KeyRing(keys)), database)
 
 
 @dataclass
@@ -48,10 +48,13 @@ class SyncRunner:
     connection_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     credentials: Mapping[str, Any] = field(default_factory=dict[str, Any])
     slug: str = field(default_factory=lambda: f"t-{uuid4().hex[:12]}")
-    connectors: Connectors = field(default_factory=connectors_for_tests)
+    connectors: Connectors = field(init=False)
     last_job: UUID | None = None
     # Whether every step runs twice, the lanes at once, as activities may whose worker was thought to be lost.
     twins: bool = False
+
+    def __post_init__(self) -> None:
+        self.connectors = connectors_for_tests(self.database)
 
     async def connect(self) -> ProbeResult:
         """Register the connection and test it."""

@@ -156,7 +156,7 @@ async def test_a_test_does_not_vouch_for_what_was_changed_meanwhile(database: Da
         )
 
         with pytest.raises(ConflictError, match="while it was tested"):
-            await probe_connection(database, Connectors(client, sealer(OLD)), OPERATOR, "petrel")
+            await probe_connection(database, Connectors(client, sealer(OLD), database), OPERATOR, "petrel")
 
     after = await stored(database)
     assert after.base_url == "https://elsewhere.example"

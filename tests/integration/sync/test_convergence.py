@@ -55,7 +55,7 @@ class Loop:
         self._runner = asyncio.Runner()
         self.database = Database(url, size=6)
         self._runner.run(self.database.open())
-        self.connectors = connectors_for_tests()
+        self.connectors = connectors_for_tests(self.database)
 
     def run(self, work: Any) -> Any:
         return self._runner.run(work)
@@ -164,9 +164,9 @@ async def play(loop: Loop, source: Source, seed: int, history: list[Any]) -> Non
             tracker,
             connection_settings={**source.settings, "concurrency": 1, "streams": source.streams},
             credentials=source.credentials(tracker),
-            connectors=loop.connectors,
             twins=seed % 8 == 0,
         )
+        runner.connectors = loop.connectors
         await runner.register()
         await runner.execute("update connections set test_passed = true where slug = %s", runner.slug)
         for kind, value in history:

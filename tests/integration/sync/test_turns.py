@@ -91,9 +91,9 @@ def quota_of(runner: SyncRunner, monkeypatch: pytest.MonkeyPatch, quota: Quota) 
     with monkeypatch.context() as patched:
         patched.setattr("shared.connectors._gitlab_refusals.read_quota", lambda _headers: quota)
         patched.setattr("shared.connectors._gitlab_api.read_quota", lambda _headers: quota)
-        runner.connectors = connectors_for_tests()
+        runner.connectors = connectors_for_tests(runner.database)
         yield
-    runner.connectors = connectors_for_tests()
+    runner.connectors = connectors_for_tests(runner.database)
 
 
 async def test_a_first_reading_leaves_the_last_of_a_quota_to_named_issues(

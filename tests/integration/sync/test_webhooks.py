@@ -16,15 +16,12 @@ from shared.connectors import connectors
 from shared.domain.errors import ConflictError, NotAuthenticatedError, NotFoundError, UnavailableError
 from shared.domain.job import JobState, Turn
 from shared.domain.sync import SyncMode
-from shared.security.outbound import guarded_client
-from shared.security.sealing import KeyRing, Sealer
 from shared.services.accept_delivery import Taken, accept_delivery
 from shared.services.announce_retry import announce_wait
 from shared.services.clean_up import clean_up
 from shared.services.control_jobs import cancel_job
 from shared.services.dispatch_jobs import dispatch
 from shared.services.manage_connections import ConnectionChange, change_connection
-from shared.services.open_connector import Connectors
 from shared.services.run_schedules import pause_schedule, resume_schedule, start_due_syncs
 from shared.services.take_up_deliveries import MOST_TRIES, take_up_deliveries
 from shared.services.watch_connections import list_health
@@ -34,7 +31,7 @@ from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.pipeline import RecordingPurge
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
-from tests.support.sync import OPERATOR, SyncRunner
+from tests.support.sync import OPERATOR, SyncRunner, connectors_for_tests
 from tests.support.webhooks import SECRET, call_of, payload_of
 
 HOUR = 3_600
@@ -474,7 +471,7 @@ async def test_a_lost_master_key_is_our_fault_and_told_as_such(connected: Connec
     world = world_with(1)
     async with hooked(connected, world) as runner:
         other = "other:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
-        runner.connectors = Connectors(guarded_client(allow_private=True), Sealer(lambda: KeyRing(other)))
+        runner.connectors = connectors_for_tests(runner.database, other)
 
         with pytest.raises(UnavailableError):
             await deliver(runner, world.all_current()[0])

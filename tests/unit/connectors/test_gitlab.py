@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from local.trackers.gitlab import GitLabTracker
 from local.trackers.service import Call, Fault
 from local.trackers.world import START, World, seeded
+from shared.connectors._gitlab_settings import GitLabCredentials, GitLabSettings
 from shared.connectors._protocol import Absence, Page, Part, PartKind
-from shared.connectors.gitlab import GitLabConnector, GitLabCredentials, GitLabSettings
+from shared.connectors.gitlab import GitLabConnector
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Sprint, Stream, Worklog
+from tests.support.renewing import KeptInMemory
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "gitlab"
 
@@ -639,6 +641,44 @@ async def test_the_check_tells_who_and_what(world: World) -> None:
     assert sum(probe.counts.values()) == 30
     assert (probe.expires_at, probe.server_time) == (datetime(2027, 1, 31, tzinfo=UTC), START)
     assert probe.quota is not None
+
+
+async def test_an_application_tells_its_scopes_and_no_end(world: World) -> None:
+    async with GitLabTracker(world) as tracker, httpx.AsyncClient() as client:
+        held = GitLabCredentials.model_validate(tracker.authorize())
+        connector = GitLabConnector(client, tracker.url, GitLabSettings(), held, KeptInMemory(held).renew)
+        probe = await connector.check()
+
+        assert (list(probe.granted), probe.expires_at) == (["read_api"], None)
+        assert not any("not renewed" in warning for warning in probe.warnings)
+        assert connector.requests == len(tracker.calls)
+
+
+async def test_a_server_that_forgets_an_application_says_what_to_check(world: World) -> None:
+    async with GitLabTracker(world) as tracker, httpx.AsyncClient() as client:
+        held = GitLabCredentials.model_validate({**tracker.authorize(), "client_secret": "wrong-secret"})
+        connector = GitLabConnector(client, tracker.url, GitLabSettings(), held, KeptInMemory(held).renew)
+        with pytest.raises(SourceError, match="gets no token") as refused:
+            await connector.check()
+
+    assert (refused.value.trouble, tracker.count("/oauth/token")) == (Trouble.AUTH_INVALID, 1)
+    assert "wrong-secret" not in refused.value.detail
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"token": " "},
+        {"kind": "oauth"},
+        {"client_id": "a", "client_secret": "b"},
+        {"refresh_token": "c"},
+        {"token": "t", "client_id": "a", "client_secret": "b", "refresh_token": "c"},
+    ],
+)
+def test_half_of_an_application_is_refused(values: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="Give a token"):
+        GitLabCredentials.model_validate(values)
 
 
 async def test_an_oauth_token_is_sent_as_such_and_tells_its_end(world: World) -> None:

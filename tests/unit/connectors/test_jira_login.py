@@ -10,12 +10,14 @@ from pydantic import ValidationError
 
 from local.trackers._jira_access import CLIENT, GATEWAY
 from local.trackers.jira import JiraTracker
+from local.trackers.service import Fault
 from local.trackers.world import World, seeded
 from shared.connectors._jira_settings import JiraCredentials, JiraSettings
 from shared.connectors._protocol import EVERYTHING, Part, PartKind
 from shared.connectors.jira import JiraConnector
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
+from tests.support.renewing import KeptInMemory
 
 READ = frozenset({"read:jira-work", "read:jira-user"})
 KINDS = pytest.mark.parametrize("cloud", [True, False], ids=["cloud", "data-center"])
@@ -35,6 +37,85 @@ async def as_client(
 
 def users() -> Part:
     return Part(kind=PartKind.SNAPSHOT, stream=Stream.USERS, scope=EVERYTHING)
+
+
+@asynccontextmanager
+async def as_app(
+    monkeypatch: pytest.MonkeyPatch, world: World, *, path: str = ""
+) -> AsyncIterator[tuple[JiraTracker, JiraConnector]]:
+    """An app somebody authorized, for a site under the address people know."""
+    async with JiraTracker(world) as tracker, httpx.AsyncClient() as client:
+        monkeypatch.setattr("shared.connectors._jira_login.ATLASSIAN", tracker.url)
+        monkeypatch.setattr("shared.connectors._jira_login.ATLASSIAN_API", tracker.url)
+        held = JiraCredentials.model_validate(tracker.authorize())
+        keep = KeptInMemory(held)
+        yield tracker, JiraConnector(client, tracker.url + path, JiraSettings(), held, keep.renew)
+
+
+async def test_an_app_finds_its_site_by_the_address_people_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = seeded(4)
+    async with as_app(monkeypatch, world) as (tracker, jira):
+        tracker.other_sites = {"https://other.atlassian.net": "0"}
+        probe = await jira.check()
+        part = Part(kind=PartKind.WINDOW, stream=Stream.ISSUES, scope=str(world.projects["HARBOR"].id))
+        page = await jira.fetch(part, None)
+        urls = {jira.normalize(sent).url for sent in page.records if sent.stream is Stream.ISSUES}
+
+    assert (probe.account, probe.deployment, probe.expires_at) == (world.users[0].name, "Cloud", None)
+    assert urls == {f"{tracker.url}/browse/{issue.key}" for issue in world.all_current("HARBOR")}
+    assert tracker.count("/accessible-resources") == 1
+    assert all(call.path.startswith((GATEWAY, "/oauth/token")) for call in tracker.calls), "the site itself was asked"
+    assert jira.requests == len(tracker.calls)
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"), [({"https://other.atlassian.net": "0"}, "but for https://other"), ({}, "but for no site at all")]
+)
+async def test_a_site_the_app_is_not_authorized_for_is_told(
+    sites: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with as_app(monkeypatch, seeded(2)) as (tracker, jira):
+        tracker.reaches_this_site, tracker.other_sites = False, sites
+        with pytest.raises(SourceError, match=said) as refused:
+            await jira.check()
+
+    assert refused.value.trouble is Trouble.AUTH_INVALID
+    assert "choose this site" in refused.value.hint
+
+
+async def test_an_app_may_be_given_the_address_of_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with as_app(monkeypatch, seeded(2), path=GATEWAY) as (tracker, jira):
+        assert (await jira.check()).deployment == "Cloud"
+        assert tracker.count("/accessible-resources") == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (403, '{"error": "invalid_grant", "error_description": "Unknown or invalid refresh token."}', "AUTH_EXPIRED"),
+        (403, '{"error": "unauthorized_client", "error_description": "refresh_token is invalid"}', "AUTH_EXPIRED"),
+        (401, '{"error": "access_denied", "error_description": "Unauthorized"}', "AUTH_INVALID"),
+        (404, "<html></html>", "AUTH_INVALID"),
+        (429, "{}", "RATE_LIMIT"),
+        (500, "{}", "SERVER_ERROR"),
+    ],
+)
+async def test_what_a_log_in_server_refuses_is_classified(
+    status: int, body: str, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with as_app(monkeypatch, seeded(2)) as (tracker, jira):
+        tracker.faults.append(Fault(kind="status", status=status, body=body, path="/oauth/token", times=9))
+        with pytest.raises(SourceError) as refused:
+            await jira.now()
+
+    assert refused.value.trouble == trouble
+
+
+async def test_a_refresh_token_needs_somewhere_to_keep_its_successor() -> None:
+    held = JiraCredentials.model_validate({"client_id": "a", "client_secret": "b", "refresh_token": "c"})
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(TypeError, match="successor"):
+            JiraConnector(client, "https://petrel.atlassian.net", JiraSettings(), held)
 
 
 @KINDS
@@ -126,6 +207,9 @@ async def test_a_token_that_may_read_nothing_is_told_which_scope_it_needs(monkey
         {"client_id": "a"},
         {"client_secret": "b"},
         {"token": "t", "client_id": "a", "client_secret": "b"},
+        {"refresh_token": "r"},
+        {"token": "t", "refresh_token": "r"},
+        {"client_id": "a", "refresh_token": "r"},
     ],
 )
 def test_half_of_a_pair_of_credentials_is_refused(values: dict[str, Any]) -> None:
