@@ -249,7 +249,8 @@ def test_any_pattern_of_hidden_rows_is_walked_to_its_end(data: st.DataObject) ->
         seen.update(shown)
         place = next_place(place, part, shown, len(left))
         steps += 1
-        assert steps < 5 * count + 300
+        # Ids have 128 bits: to narrow a range down to one row, or to widen it again, takes some hundred steps at worst.
+        assert steps < 5 * count + 600
 
     assert seen == wanted - hidden
 
