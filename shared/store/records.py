@@ -16,6 +16,7 @@ from shared.domain.issue import ISSUE_FIELDS, PROJECT_FIELDS
 from shared.domain.job import Kind
 from shared.store.copying import BETWEEN, DELIMITER, QUOTE, copy_into, quotable
 from shared.store.database import Connection
+from shared.store.look_ups import MINE
 
 
 class Differences(NamedTuple):
@@ -78,13 +79,16 @@ class Mirror:
             """
             select array_agg(position - 1) filter (where held.external_id is null) as new,
                    array_agg(position - 1) filter (where held.external_id is not null) as changed
-              from unnest(string_to_array(%(ids)s, %(separator)s)) with ordinality as asked(external_id, position)
-              left join {} held on held.import_source = %(source)s and held.external_id = asked.external_id
+              from {mine}
+             cross join unnest(string_to_array(%(ids)s, %(separator)s)) with ordinality as asked(external_id, position)
+              left join lateral (
+                   select external_id, content_hash, deleted_at from {table}
+                    where import_source = mine.source and external_id = asked.external_id limit 1) held on true
              where held.deleted_at is not null
                 or held.content_hash is distinct from
                    substring(%(hashes)s::bytea from (position::integer - 1) * %(width)s + 1 for %(width)s)
             """
-        ).format(name)
+        ).format(mine=MINE, table=name)
         self._create_incoming = sql.SQL(
             # Not told of it, the server would compress every row of 2-8 kB, for the moment that it lies here.
             "create temp table incoming (like {} including defaults) with (toast_tuple_target = 8160) on commit drop"
@@ -191,7 +195,6 @@ class Mirror:
         """
         if not ids:
             return Differences([], [])
-        await _prefer_look_ups(connection)
         cursor = await connection.execute(
             self._find_differences,
             {

@@ -13,6 +13,7 @@ from shared.domain.stream import MODELS, Stream
 from shared.domain.sync import Held
 from shared.store.copying import NULL, copy_into
 from shared.store.database import Connection
+from shared.store.look_ups import MINE
 from shared.store.stream_rows import Row, as_json, as_lines
 
 TABLES: Mapping[Stream, str] = {
@@ -69,8 +70,8 @@ def _statements(stream: Stream) -> _Statements:
     ).format(table)
     unseen = _unseen(table)
     return _Statements(
-        hold=_HOLD.format(table, sql.SQL("")),
-        lock=_HOLD.format(table, sql.SQL("for update")),
+        hold=_HOLD.format(mine=MINE, table=table, lock=sql.SQL("")),
+        lock=_HOLD.format(mine=MINE, table=table, lock=sql.SQL("for update")),
         copy=copy_into(table, columns, null=NULL),
         # In the order in which a COPY comes.
         add=sql.SQL(
@@ -93,15 +94,20 @@ def _statements(stream: Stream) -> _Statements:
     )
 
 
-# Each by its key, whatever the planner believes: of a table that has just begun to grow it knows nothing, and would
-# read all that the source has in it for every page.
 _HOLD = sql.SQL(
     """
-    select held.* from unnest(%(ids)s::text[]) as asked(id) cross join lateral (
+    select held.* from {mine} cross join unnest(%(ids)s::text[]) as asked(id) cross join lateral (
         select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
-          from {} where import_source = %(source)s and external_id = asked.id limit 1 {}) held
+          from {table} where import_source = mine.source and external_id = asked.id limit 1 {lock}) held
     """
 )
+_KEPT = sql.SQL(
+    """
+    select held.external_id, to_jsonb(held) as held from {mine}
+     cross join unnest(%(ids)s::text[]) as asked(id) cross join lateral (
+        select * from issues where import_source = mine.source and external_id = asked.id limit 1) held
+    """
+).format(mine=MINE)
 
 
 def _replace(table: sql.Identifier, names: Sequence[str], incoming: sql.Composed, *, told: bool) -> sql.Composed:
@@ -248,13 +254,7 @@ class Writer:
 
     async def find_kept(self, ids: Sequence[str], fields: Sequence[str], payload_keys: Sequence[str]) -> dict[str, Any]:
         """Values of issues that a partial reading does not bring: id → {field: value, "payload": {key: value}}."""
-        cursor = await self._connection.execute(
-            """
-            select external_id, to_jsonb(issues) as held from issues
-             where import_source = %s and external_id = any(%s)
-            """,
-            (self._values["source"], list(ids)),
-        )
+        cursor = await self._connection.execute(_KEPT, {**self._values, "ids": list(ids)})
         return {
             row["external_id"]: {
                 **{field: row["held"][field] for field in fields},

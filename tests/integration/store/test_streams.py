@@ -1,13 +1,11 @@
 """Writing streams: however rows travel, the table holds the same."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,7 +18,6 @@ from shared.store.copying import NULL
 from shared.store.database import Database
 from shared.store.stream_rows import Row
 from shared.store.streams import Writer
-from tests.support.explaining import explaining
 
 JOB = UUID("00000000-0000-4000-8000-00000000000a")
 READ_AT = datetime(2025, 3, 31, 14, 5, tzinfo=UTC)
@@ -100,28 +97,6 @@ async def test_many_new_rows_of_which_one_came_by_another_way_are_added_but_for_
 
     assert added == {row.external_id for row in rows} - {"I-120"}
     assert len(await stored(database, "tracker")) == 200
-
-
-async def test_what_is_held_is_looked_up_by_key_though_the_planner_knows_nothing_of_the_table(
-    database_url: str,
-) -> None:
-    with psycopg.connect(database_url) as filling:
-        filling.execute(
-            "insert into issues (import_source, external_id, title, status_category, payload, content_hash, job_id)"
-            " select 'tracker', n, n, 'open', '{}', '', %s from generate_series(1, 20000) as n",
-            (JOB,),
-        )
-    async with explaining(database_url) as connection:
-        writer = Writer(connection, source="tracker", job_id=JOB, read_at=READ_AT)
-        for lock in (False, True):
-            await writer.find_held(Stream.ISSUES, [str(number) for number in range(500)], lock=lock)
-
-    assert len(connection.plans) == 2
-    for plan in map(json.dumps, connection.plans):
-        assert '"Node Type": "Index Scan"' in plan, plan
-        assert '"Index Name": "issues_pkey"' in plan, plan
-        assert "Seq Scan" not in plan, plan
-        assert "Bitmap" not in plan, plan
 
 
 @pytest.mark.parametrize("lock", [False, True])
