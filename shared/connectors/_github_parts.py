@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from shared.connectors import _github_walk as walks
 from shared.connectors._github_api import REFUSED, GitHubAPI
-from shared.connectors._github_records import is_pull_request, summarize_tree, without_secrets
+from shared.connectors._github_records import is_pull_request, key_of, summarize_tree, without_secrets
 from shared.connectors._github_walk import Step
 from shared.connectors._http import Answer, together
 from shared.connectors._protocol import Absence, Children, Gap, Gone, Page, Part, PartKind, Sent
@@ -318,7 +318,7 @@ async def _add_comments(api: GitHubAPI, found: _Found, issue: dict[str, Any], sc
         rows, _ = await walks.every_row(api.get, path, {})
     found.records += [Sent(Stream.COMMENTS, row, scope) for row in rows]
     ids = frozenset(str(row["id"]) for row in rows)
-    found.complete.append(Children(Stream.COMMENTS, str(issue["id"]), ids))
+    found.complete.append(Children(Stream.COMMENTS, str(issue["id"]), ids, issue_key=key_of(issue["url"])))
 
 
 def _refused(part: Part, asked: _Asked, error: SourceError) -> _Found:

@@ -190,6 +190,8 @@ class Children:
     stream: Stream
     issue_id: str
     ids: frozenset[str]
+    # Where records of the stream name their issue by its key only.
+    issue_key: str | None = None
 
 
 class Absence(StrEnum):

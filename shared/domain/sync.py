@@ -71,7 +71,7 @@ class Held:
     content_hash: bytes
     updated: datetime | None
     read_at: datetime | None
-    deleted: bool
+    deleted_at: datetime | None = None
 
 
 def decide(
@@ -84,13 +84,13 @@ def decide(
     """
     if held is None:
         return Fate.NEW
-    if content_hash == held.content_hash and not held.deleted:
+    if content_hash == held.content_hash and not held.deleted_at:
         return Fate.UNCHANGED
     if updated and held.updated and updated != held.updated and not (authoritative and updated < held.updated):
         newer = updated > held.updated
     else:
         newer = held.read_at is None or read_at >= held.read_at
-    if held.deleted and held.read_at and read_at < held.read_at:
+    if held.deleted_at and held.read_at and read_at < held.read_at:
         newer = False
     return Fate.CHANGED if newer else Fate.STALE
 

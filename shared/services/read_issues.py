@@ -135,12 +135,13 @@ async def find_issue(database: Database, import_source: str, external_id: str) -
         row = await issues.find_issue(connection, import_source, external_id)
         if row is None:
             raise NotFoundError("There is no such issue", hint="External ids are those of the list, not keys")
+        gone = row["deleted_at"]
         return IssueDetails.model_validate(
             {
                 **row,
-                "comments": await issues.list_comments(connection, import_source, external_id, row["key"]),
-                "worklogs": await issues.list_worklogs(connection, import_source, external_id),
-                "history": await issues.list_history(connection, import_source, external_id),
+                "comments": await issues.list_comments(connection, import_source, external_id, row["key"], gone),
+                "worklogs": await issues.list_worklogs(connection, import_source, external_id, gone),
+                "history": await issues.list_history(connection, import_source, external_id, gone),
                 "changes": await issues.list_changes(connection, import_source, external_id),
                 "sprints": await issues.list_sprints(connection, import_source, external_id),
             }

@@ -47,11 +47,15 @@ async def reconcile_sync(database: Database, made: Connectors, job_id: UUID, att
         work = _Work(connection, job, stored)
         connector = await made.of(connection, stored)
         cursors = await sync_lines.find_cursors(connection, stored.id)
+        whole = _whole_scopes(job, parts)
         added = 0
-        for part in _whole_scopes(job, parts):
+        for part in whole:
             added += await _Compare(work, connector, part).run(cursors.get((part.stream, part.scope)))
         await _mark_unseen(work, parts)
         await _tell_unlisted(work, parts)
+        if whole:
+            # Of a whole scope that is gone, and where two jobs wrote an issue and its comment at the same moment.
+            await work.writer(job.created_at).follow_all()
     return added
 
 
@@ -193,8 +197,8 @@ class _Compare:
         """Only issues can be asked for one by one; a finished list of the others is the source's word."""
         if absent:
             writer = self._work.writer(self._began)
-            gone = await writer.mark_gone(self._stream, [each for each, _ in absent], Absence.DELETED)
-            await sync_ledger.count_deleted(self._work.connection, self._part, gone)
+            marked = await writer.mark_gone(self._stream, [each for each, _ in absent], Absence.DELETED)
+            await sync_ledger.count_deleted(self._work.connection, self._part, marked[self._stream])
 
     async def _ask(self, asked: list[tuple[str, str | None]]) -> int:
         parts = keys_parts(self._connector, asked, scope=self._scope)

@@ -4,11 +4,11 @@ All of it is one transaction with the ledger, so a page that was stored and one 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 
-from shared.connectors._protocol import Page, PartKind
+from shared.connectors._protocol import Children, Page, PartKind
 from shared.domain.stream import Stream
 from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, encode_record, fingerprint_of
 from shared.services.normalize_page import Normal, Normalized
@@ -16,6 +16,7 @@ from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
 from shared.store.database import Connection
+from shared.store.gone import CHILDREN, GoneIssue, Link
 from shared.store.jobs import Job
 from shared.store.seen import note_seen
 from shared.store.stream_rows import Row
@@ -81,33 +82,58 @@ class _Write:
         self.created: set[str] = set()
         # What this page added or changed.
         self.written: dict[Stream, set[str]] = defaultdict(set)
+        # Ids and keys of issues this page shows, which are there.
+        self._shown: set[str | None] = set()
 
     async def stream(self, stream: Stream, records: Mapping[str, Normal]) -> None:
         rows = await self._rows(records)
         open_ids = list(rows)
         held = await self._writer.find_held(stream, open_ids)
         touched = [
-            i for i in open_ids if i not in held or held[i].content_hash != rows[i].content_hash or held[i].deleted
+            i for i in open_ids if i not in held or held[i].content_hash != rows[i].content_hash or held[i].deleted_at
         ]
+        gone_with = await self._gone_with([rows[i] for i in touched]) if stream in CHILDREN else {}
+        # Some sources go on listing what belongs to an issue that is gone.
+        touched = [i for i in touched if not (i in gone_with and _went_with(held.get(i), rows[i], gone_with[i]))]
         self._count(stream, Fate.UNCHANGED, len(open_ids) - len(touched))
         fresh = [rows[i] for i in touched if i not in held]
         added = await self._writer.add(stream, fresh)
         known = [i for i in touched if i not in added]
-        fates = await self._decide(stream, known, rows) if known else {}
-        changed = [rows[i] for i in known if fates[i] is Fate.CHANGED]
-        await self._writer.replace(stream, changed)
+        fates = await self._write_known(stream, known, rows) if known else {}
         self._count(stream, Fate.NEW, len(added))
         for fate in fates.values():
             self._count(stream, fate, 1)
-        written = self.written[stream] = added | {row.external_id for row in changed}
+        written = self.written[stream] = added | {each for each, fate in fates.items() if fate is Fate.CHANGED}
         self._count_missed(stream, written, rows)
         if stream is Stream.ISSUES:
             self.created = added
+            shown = (rows[each] for each in rows if fates.get(each) is not Fate.STALE)
+            self._shown = {name for row in shown for name in (row.external_id, row.values["key"])}
             await self._link_sprints(written, rows)
+        await self._writer.follow({gone_with[i].external_id for i in touched if i in gone_with})
 
-    async def _decide(self, stream: Stream, ids: list[str], rows: Mapping[str, Row]) -> dict[str, Fate]:
+    async def _write_known(self, stream: Stream, ids: list[str], rows: Mapping[str, Row]) -> dict[str, Fate]:
+        """Write what is news of records that are there; an issue that is back brings back what went with it."""
         held = await self._writer.find_held(stream, ids, lock=True)
-        return {each: self._fate(held.get(each), rows[each]) for each in ids}
+        fates = {each: self._fate(held.get(each), rows[each]) for each in ids}
+        changed = [each for each in ids if fates[each] is Fate.CHANGED]
+        await self._writer.replace(stream, [rows[each] for each in changed])
+        if stream is Stream.ISSUES:
+            back = {each: gone_at for each in changed if (gone_at := held[each].deleted_at)}
+            await self._writer.bring_back(
+                [GoneIssue(each, rows[each].values["key"], gone_at) for each, gone_at in back.items()]
+            )
+        return fates
+
+    async def _gone_with(self, children: Sequence[Row]) -> dict[str, GoneIssue]:
+        """Which of these children belong to an issue that is gone; nobody asks about issues the page itself shows."""
+        found: dict[str, GoneIssue] = {}
+        for column, names in (("external_id", _ids_of_issues(children)), ("key", _keys_of_issues(children))):
+            unsure = {name for name in names.values() if name not in self._shown}
+            if unsure:
+                issues = {getattr(i, column): i for i in await self._writer.find_gone_issues(column, unsure)}
+                found |= {child: issues[name] for child, name in names.items() if name in issues}
+        return found
 
     def _fate(self, held: Held | None, row: Row) -> Fate:
         return decide(
@@ -151,21 +177,43 @@ class _Write:
 
 async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int]], *, fresh: Collection[str]) -> None:
     """Mark what the page says is gone. An issue that was not there a moment ago has no children to lose."""
-    complete = sorted((each for each in page.complete if each.issue_id not in fresh), key=lambda c: _ORDER[c.stream])
-    for stream, group in groupby(complete, key=lambda c: c.stream):
+    complete = sorted((each for each in page.complete if each.issue_id not in fresh), key=_link_of)
+    for link, group in groupby(complete, key=_link_of):
         children = list(group)
         gone = await writer.mark_children_gone(
-            stream, [child.issue_id for child in children], [each for child in children for each in child.ids]
+            link, [c.issue_key or c.issue_id for c in children], [each for c in children for each in c.ids]
         )
         if gone:
-            counts[stream]["deleted"] += gone
+            counts[link.stream]["deleted"] += gone
     absent: dict[tuple[Stream, str], list[str]] = defaultdict(list)
     for gone in page.gone:
         absent[gone.stream, gone.absence].append(gone.external_id)
     for (stream, absence), ids in sorted(absent.items()):
-        marked = await writer.mark_gone(stream, ids, absence)
-        if marked:
-            counts[stream]["deleted"] += marked
+        for each, marked in (await writer.mark_gone(stream, ids, absence)).items():
+            if marked:
+                counts[each]["deleted"] += marked
+
+
+def _link_of(children: Children) -> Link:
+    return Link(children.stream, "issue_key" if children.issue_key else "issue_id")
+
+
+def _ids_of_issues(children: Sequence[Row]) -> dict[str, str]:
+    return {child.external_id: issue for child in children if (issue := child.values["issue_id"])}
+
+
+def _keys_of_issues(children: Sequence[Row]) -> dict[str, str]:
+    """Of children that know their issue by its key only."""
+    return {
+        child.external_id: key
+        for child in children
+        if (key := child.values["issue_key"]) and not child.values["issue_id"]
+    }
+
+
+def _went_with(held: Held | None, row: Row, issue: GoneIssue) -> bool:
+    """Whether a child is held as it came, and marked as gone with its issue."""
+    return held is not None and held.deleted_at == issue.deleted_at and held.content_hash == row.content_hash
 
 
 async def _keep_refused(

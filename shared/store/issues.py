@@ -93,39 +93,47 @@ async def find_issue(connection: Connection, import_source: str, external_id: st
     return await cursor.fetchone()
 
 
-async def list_comments(connection: Connection, import_source: str, external_id: str, key: str | None) -> list[DictRow]:
-    """Comments of an issue, oldest first."""
+async def list_comments(
+    connection: Connection, import_source: str, external_id: str, key: str | None, deleted_at: datetime | None
+) -> list[DictRow]:
+    """Comments of an issue, oldest first; of one that is gone, those that went with it."""
     cursor = await connection.execute(
         """
         select external_id, author, body, internal, url, source_created_at, source_updated_at from comments
-         where import_source = %s and (issue_id = %s or issue_key = %s) and deleted_at is null
+         where import_source = %s and (issue_id = %s or issue_key = %s) and deleted_at is not distinct from %s
          order by source_created_at, external_id limit 1000
         """,
-        (import_source, external_id, key),
+        (import_source, external_id, key, deleted_at),
     )
     return await cursor.fetchall()
 
 
-async def list_worklogs(connection: Connection, import_source: str, external_id: str) -> list[DictRow]:
-    """Worklogs of an issue, oldest first."""
+async def list_worklogs(
+    connection: Connection, import_source: str, external_id: str, deleted_at: datetime | None
+) -> list[DictRow]:
+    """Worklogs of an issue, oldest first; of one that is gone, those that went with it."""
     cursor = await connection.execute(
         """
         select external_id, author, started_at, seconds, comment from worklogs
-         where import_source = %s and issue_id = %s and deleted_at is null order by started_at, external_id limit 1000
+         where import_source = %s and issue_id = %s and deleted_at is not distinct from %s
+         order by started_at, external_id limit 1000
         """,
-        (import_source, external_id),
+        (import_source, external_id, deleted_at),
     )
     return await cursor.fetchall()
 
 
-async def list_history(connection: Connection, import_source: str, external_id: str) -> list[DictRow]:
-    """What the source says was changed, oldest first."""
+async def list_history(
+    connection: Connection, import_source: str, external_id: str, deleted_at: datetime | None
+) -> list[DictRow]:
+    """What the source says was changed, oldest first; of an issue that is gone, what went with it."""
     cursor = await connection.execute(
         """
         select external_id, author, changed_at, changes from issue_history
-         where import_source = %s and issue_id = %s and deleted_at is null order by changed_at, external_id limit 1000
+         where import_source = %s and issue_id = %s and deleted_at is not distinct from %s
+         order by changed_at, external_id limit 1000
         """,
-        (import_source, external_id),
+        (import_source, external_id, deleted_at),
     )
     return await cursor.fetchall()
 

@@ -10,7 +10,8 @@ from psycopg import sql
 
 from shared.domain.stream import Stream
 from shared.store.database import Connection
-from shared.store.streams import TABLES, columns_of
+from shared.store.stream_rows import TABLES
+from shared.store.streams import columns_of
 
 NEVER_AGAIN = 2_147_483_647
 """`jobs.compared_attempt` of a job whose seen ids are gone."""

@@ -8,8 +8,14 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
+from shared.domain.stream import Stream
 from shared.store.copying import BETWEEN, NULL, QUOTE
 
+TABLES: Mapping[Stream, str] = {
+    **{stream: stream.value for stream in Stream},
+    Stream.HISTORY: "issue_history",
+    Stream.USERS: "people",
+}
 _NUL, _NUL_IN_JSON = "\x00", b"\\u0000"
 
 

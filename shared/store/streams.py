@@ -1,5 +1,6 @@
 """The tables of all streams of trackers: ask what is held, add, replace, mark as gone. A page is one transaction."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -11,16 +12,13 @@ from psycopg.errors import UniqueViolation
 
 from shared.domain.stream import MODELS, Stream
 from shared.domain.sync import Held
+from shared.store import gone
 from shared.store.copying import NULL, copy_into
 from shared.store.database import Connection
+from shared.store.gone import GoneIssue, Link
 from shared.store.look_ups import MINE
-from shared.store.stream_rows import Row, as_json, as_lines
+from shared.store.stream_rows import TABLES, Row, as_json, as_lines
 
-TABLES: Mapping[Stream, str] = {
-    **{stream: stream.value for stream in Stream},
-    Stream.HISTORY: "issue_history",
-    Stream.USERS: "people",
-}
 # What is not compared when the changes of an issue are told field by field.
 _UNTOLD = [
     *("payload", "content_hash", "read_at", "job_id", "created_at", "updated_at", "deleted_at", "absence", "scope"),
@@ -40,8 +38,6 @@ class _Statements(NamedTuple):
     copy: sql.Composed
     add: sql.Composed
     replace: sql.Composed
-    mark_children: sql.Composed
-    mark_gone: sql.Composed
     mark_unseen: sql.Composed
     count_unseen: sql.Composed
 
@@ -61,13 +57,6 @@ def _statements(stream: Stream) -> _Statements:
     names = [*_plain_columns(stream), *_BEHIND]
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     incoming = sql.SQL("jsonb_populate_recordset(null::{}, %(rows)s::jsonb)").format(table)
-    mark = sql.SQL(
-        """
-        update {} set deleted_at = now(), updated_at = now(), absence = %(absence)s, read_at = %(read_at)s,
-                      job_id = %(job_id)s
-         where import_source = %(source)s and deleted_at is null and (read_at is null or read_at <= %(read_at)s)
-        """
-    ).format(table)
     unseen = _unseen(table)
     return _Statements(
         hold=_HOLD.format(mine=MINE, table=table, lock=sql.SQL("")),
@@ -81,9 +70,14 @@ def _statements(stream: Stream) -> _Statements:
             """
         ).format(table=table, columns=columns, incoming=incoming),
         replace=_replace(table, names, incoming, told=stream is Stream.ISSUES),
-        mark_children=sql.SQL("{} and issue_id = any(%(issues)s) and external_id <> all(%(ids)s)").format(mark),
-        mark_gone=sql.SQL("{} and external_id = any(%(ids)s) returning external_id").format(mark),
-        mark_unseen=sql.SQL("{} and scope = %(scope)s and {}").format(mark, unseen),
+        mark_unseen=sql.SQL(
+            """
+            update {} set deleted_at = now(), updated_at = now(), absence = 'deleted', read_at = %(read_at)s,
+                          job_id = %(job_id)s
+             where import_source = %(source)s and deleted_at is null and (read_at is null or read_at <= %(read_at)s)
+               and scope = %(scope)s and {}
+            """
+        ).format(table, unseen),
         count_unseen=sql.SQL(
             """
             select count(*) as known,
@@ -97,7 +91,7 @@ def _statements(stream: Stream) -> _Statements:
 _HOLD = sql.SQL(
     """
     select held.* from {mine} cross join unnest(%(ids)s::text[]) as asked(id) cross join lateral (
-        select external_id, content_hash, source_updated_at, read_at, deleted_at is not null as deleted
+        select external_id, content_hash, source_updated_at, read_at, deleted_at
           from {table} where import_source = mine.source and external_id = asked.id limit 1 {lock}) held
     """
 )
@@ -172,7 +166,7 @@ class Writer:
                 content_hash=row["content_hash"],
                 updated=row["source_updated_at"],
                 read_at=row["read_at"],
-                deleted=row["deleted"],
+                deleted_at=row["deleted_at"],
             )
             for row in await cursor.fetchall()
         }
@@ -204,20 +198,29 @@ class Writer:
             told = {"rows": as_json(rows, self._tail), "untold": _UNTOLD}
             await self._connection.execute(_statements(stream).replace, told)
 
-    async def mark_children_gone(self, stream: Stream, issues: Sequence[str], ids: Sequence[str]) -> int:
-        """Mark the children of some issues as deleted, except those named."""
-        cursor = await self._connection.execute(
-            _statements(stream).mark_children,
-            {**self._values, "issues": list(issues), "ids": list(ids), "absence": "deleted"},
-        )
-        return cursor.rowcount
+    async def mark_children_gone(self, link: Link, issues: Sequence[str], ids: Sequence[str]) -> int:
+        """Mark the children of some issues as deleted, except those named; `link` says how they know their issue."""
+        return await gone.mark_children(self._connection, link, issues, ids, self._values)
 
-    async def mark_gone(self, stream: Stream, ids: Sequence[str], absence: str) -> int:
-        """Mark records as gone, unless a reading that began later saw them."""
-        cursor = await self._connection.execute(
-            _statements(stream).mark_gone, {**self._values, "ids": list(ids), "absence": absence}
-        )
-        return cursor.rowcount
+    async def mark_gone(self, stream: Stream, ids: Sequence[str], absence: str) -> Counter[Stream]:
+        """Mark records, and the children of issues with them, as gone, unless a reading that began later saw them."""
+        return await gone.mark_gone(self._connection, stream, ids, absence, self._values)
+
+    async def find_gone_issues(self, column: str, names: Collection[str]) -> list[GoneIssue]:
+        """Which of these issues are gone, by `external_id` or `key`."""
+        return await gone.find_gone_issues(self._connection, self._values["source"], column, names)
+
+    async def follow(self, issues: Collection[str]) -> None:
+        """Mark the children of issues that are gone as gone with them."""
+        await gone.follow(self._connection, issues, self._values)
+
+    async def follow_all(self) -> Counter[Stream]:
+        """Mark the children of all issues that are gone, where they are still there."""
+        return await gone.follow_all(self._connection, self._values)
+
+    async def bring_back(self, issues: Sequence[GoneIssue]) -> None:
+        """Bring back the children that went with issues that are back."""
+        await gone.bring_back(self._connection, issues, self._values)
 
     async def count_unseen(self, stream: Stream, scope: str) -> tuple[int, int]:
         """How many records mark_unseen would mark, and how many there are: (absent, known)."""
@@ -231,7 +234,7 @@ class Writer:
         """Mark what the job did not see in a scope as deleted; `read_at` is when its reading began."""
         cursor = await self._connection.execute(
             _statements(stream).mark_unseen,
-            {**self._values, "scope": scope, "stream": stream.value, "absence": "deleted"},
+            {**self._values, "scope": scope, "stream": stream.value},
         )
         return cursor.rowcount
 
@@ -297,7 +300,7 @@ async def count_by_scope(connection: Connection, source: str) -> dict[str, int]:
 
 
 async def mark_scope_gone(connection: Connection, source: str, job_id: UUID, scope: str, absence: str) -> int:
-    """Mark every issue of a scope as gone."""
+    """Mark every issue of a scope as gone; what belongs to them is left to `follow_all`."""
     cursor = await connection.execute(
         """
         update issues set deleted_at = now(), updated_at = now(), absence = %s, read_at = now(), job_id = %s

@@ -10,6 +10,7 @@ import pytest
 
 from shared.domain.job import Kind
 from shared.domain.stream import Stream
+from shared.store.gone import GoneIssue, Link
 from shared.store.records import MIRRORS
 from shared.store.streams import Writer
 from tests.support.explaining import assert_looked_up, explaining
@@ -75,6 +76,31 @@ async def test_what_is_held_of_a_tracker(misled: str, lock: bool) -> None:
 async def test_what_is_kept_of_issues_that_are_read_in_part(misled: str) -> None:
     async with explaining(misled) as connection:
         await writer_on(connection).find_kept(NAMES, ["title"], [])
+
+    assert_looked_up(connection)
+
+
+async def test_what_is_gone(misled: str) -> None:
+    async with explaining(misled, [{"place": "(0,1)", "external_id": "1"}]) as connection:
+        await writer_on(connection).mark_gone(Stream.COMMENTS, NAMES, "deleted")
+        for column in ("issue_id", "issue_key"):
+            await writer_on(connection).mark_children_gone(Link(Stream.COMMENTS, column), NAMES, NAMES)
+
+    assert_looked_up(connection)
+
+
+async def test_what_goes_and_comes_back_with_issues(misled: str) -> None:
+    async with explaining(misled, [{"place": "(0,1)", "absence": "deleted", "deleted_at": READ_AT}]) as connection:
+        await writer_on(connection).follow(NAMES)
+        await writer_on(connection).bring_back([GoneIssue(name, f"KEY-{name}", READ_AT) for name in NAMES])
+
+    assert_looked_up(connection)
+
+
+async def test_which_issues_are_gone(misled: str) -> None:
+    async with explaining(misled) as connection:
+        for column in ("external_id", "key"):
+            await writer_on(connection).find_gone_issues(column, NAMES)
 
     assert_looked_up(connection)
 

@@ -1,5 +1,6 @@
 """Writing streams: however rows travel, the table holds the same."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -52,9 +53,9 @@ def issue(number: int, **over: Any) -> Issue:
 
 
 @asynccontextmanager
-async def writing(database: Database, source: str = "tracker") -> AsyncIterator[Writer]:
+async def writing(database: Database, source: str = "tracker", *, read_at: datetime = READ_AT) -> AsyncIterator[Writer]:
     async with database.transaction() as connection:
-        yield Writer(connection, source=source, job_id=JOB, read_at=READ_AT)
+        yield Writer(connection, source=source, job_id=JOB, read_at=read_at)
 
 
 async def stored(database: Database, source: str) -> list[dict[str, Any]]:
@@ -107,4 +108,33 @@ async def test_what_is_held_is_told_of_each_record_that_is_there(database: Datab
         held = await writer.find_held(Stream.ISSUES, ["I-2", "I-1", "I-1"], lock=lock)
 
     assert set(held) == {"I-1"}
-    assert (held["I-1"].updated, held["I-1"].deleted) == (READ_AT - timedelta(days=1), False)
+    assert (held["I-1"].updated, held["I-1"].deleted_at) == (READ_AT - timedelta(days=1), None)
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(-1, True), (1, False)], ids=["read-before", "read-after"])
+async def test_what_is_written_at_the_same_moment_is_gone_unless_it_was_read_later(
+    database: Database, seconds: int, gone: bool
+) -> None:
+    async with writing(database, read_at=READ_AT - timedelta(days=1)) as writer:
+        await writer.add(Stream.ISSUES, [row_of(issue(1))])
+
+    async def mark() -> int:
+        async with writing(database) as writer:
+            return (await writer.mark_gone(Stream.ISSUES, ["I-1"], "deleted"))[Stream.ISSUES]
+
+    async with writing(database, read_at=READ_AT + timedelta(seconds=seconds)) as other:
+        await other.replace(Stream.ISSUES, [row_of(issue(1, description="Written meanwhile"))])
+        marking = asyncio.create_task(mark())
+        await waits_for_a_lock(database)
+
+    assert await marking == int(gone)
+    [row] = await stored(database, "tracker")
+    assert (row["description"], row["deleted_at"] is not None) == ("Written meanwhile", gone)
+
+
+async def waits_for_a_lock(database: Database) -> None:
+    async with asyncio.timeout(10), database.connection() as connection:
+        while True:
+            cursor = await connection.execute("select count(*) as waiting from pg_locks where not granted")
+            if (row := await cursor.fetchone()) and row["waiting"]:
+                return

@@ -41,3 +41,24 @@ async def stored_issues(runner: SyncRunner) -> dict[str, dict[str, Any]]:
         runner.slug,
     )
     return {row.pop("external_id"): row for row in rows}
+
+
+async def left_behind(runner: SyncRunner) -> list[dict[str, Any]]:
+    """Comments, worklogs and history that are there though their issue is gone."""
+    return await runner.fetch(
+        """
+        with children as (
+            select 'comment' as kind, external_id, issue_id, issue_key, import_source, deleted_at from comments
+             union all
+            select 'worklog', external_id, issue_id, issue_key, import_source, deleted_at from worklogs
+             union all
+            select 'history', external_id, issue_id, issue_key, import_source, deleted_at from issue_history
+        )
+        select kind, children.external_id, key from children
+          join issues on issues.import_source = children.import_source
+                     and (issues.external_id = issue_id or issue_id is null and issues.key = issue_key)
+         where issues.import_source = %s and issues.deleted_at is not null
+           and children.deleted_at is null
+        """,
+        runner.slug,
+    )

@@ -1,4 +1,5 @@
-"""Whatever happens at a source and to us, in whatever order: after the last sync the mirror equals the source.
+"""Whatever happens at a source and to us, in whatever order: after the last sync the mirror equals the source, and
+nothing is left of what belonged to issues that are gone.
 
 Each case is a made-up history: edits, deletions, moves, comments, time passing, syncs that are disturbed by changes at
 any request, by faults and by our own death; in an eighth of them every step runs twice. `SYNC_CASES` sets how many
@@ -20,7 +21,7 @@ from local.trackers.world import World
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
 from shared.store.database import Database
-from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.integration.sync.mirror import expected_issues, left_behind, stored_issues
 from tests.support.postgres import TestDatabases
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, Source, new_world
@@ -191,6 +192,7 @@ async def hold(runner: SyncRunner, source: Source, world: World) -> None:
         assert {each: stored.get(each) for each in expected} == expected, "an incremental sync missed something"
     assert await runner.sync(SyncMode.CENSUS, accept_absences=True) is JobState.COMPLETED
     assert await stored_issues(runner) == expected
+    assert await left_behind(runner) == []
     assert await runner.holes() == []
     if source.status_bumps:
         assert not [line for line in await runner.logs() if "were missed" in line]

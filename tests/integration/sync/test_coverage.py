@@ -14,7 +14,7 @@ from shared.services.manage_connections import ConnectionChange, change_connecti
 from shared.services.track_users import track_users
 from shared.store import sync_lines
 from tests.integration.sync.conftest import Connect
-from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.integration.sync.mirror import expected_issues, left_behind, stored_issues
 from tests.support.sources import SOURCES, new_world
 from tests.support.sync import OPERATOR, SyncRunner
 
@@ -125,6 +125,9 @@ async def test_a_mass_absence_is_shown_until_a_comparison_finds_it_well(connecte
 
 async def test_a_project_that_is_not_listed_any_more_is_told_and_its_issues_stay(connected: Connect) -> None:
     world = world_with(8)
+    for issue in world.all_current():
+        world.comment(issue.id)
+    world.advance(HOUR)
     async with connected("jira", world) as runner:
         assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
         lost = world.projects.pop("PETREL")
@@ -135,6 +138,7 @@ async def test_a_project_that_is_not_listed_any_more_is_told_and_its_issues_stay
         assert len(await stored_issues(runner)) == 8
         assert await runner.sync(census=True, accept_absences=True) is JobState.COMPLETED
         assert len(await stored_issues(runner)) == 4
+        assert await left_behind(runner) == []
         assert await gaps_of(runner) == []
         world.projects["PETREL"] = lost
         assert await runner.sync(census=True) is JobState.COMPLETED

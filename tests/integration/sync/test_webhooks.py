@@ -27,7 +27,7 @@ from shared.services.take_up_deliveries import MOST_TRIES, take_up_deliveries
 from shared.services.watch_connections import list_health
 from shared.services.watch_webhooks import list_deliveries, list_webhooks, replay_delivery
 from tests.integration.sync.conftest import Connect
-from tests.integration.sync.mirror import expected_issues, stored_issues
+from tests.integration.sync.mirror import expected_issues, left_behind, stored_issues
 from tests.support.pipeline import RecordingPurge
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
@@ -103,6 +103,8 @@ async def titles(runner: SyncRunner) -> set[str]:
 @every_source
 async def test_an_edit_and_a_deletion_arrive_without_a_poll(connected: Connect, source: str) -> None:
     world = world_with(4, source)
+    world.comment(world.all_current()[1].id)
+    world.advance(HOUR)
     async with hooked(connected, world, source) as runner:
         edited, deleted, *_ = world.all_current()
         windows = await runner.fetch("select id, state, hi from sync_windows order by id")
@@ -119,6 +121,7 @@ async def test_an_edit_and_a_deletion_arrive_without_a_poll(connected: Connect, 
         assert await runner.fetch("select id, state, hi from sync_windows order by id") == windows
         (gone,) = await runner.fetch("select absence from issues where deleted_at is not null")
         assert gone["absence"] in {"deleted", "deleted_or_hidden"}
+        assert await left_behind(runner) == []
 
 
 async def test_a_new_issue_comes_and_a_webhook_of_a_deletion_is_not_believed_by_itself(connected: Connect) -> None:

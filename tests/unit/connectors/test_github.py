@@ -383,7 +383,8 @@ class TestKeys:
 
         comments = frozenset(str(comment.id) for comment in issue.comments)
         assert [sent.stream for sent in page.records].count(Stream.COMMENTS) == len(comments) > 100
-        assert page.complete == [Children(Stream.COMMENTS, str(issue.id), comments)]
+        key = f"tidewater/harbor#{issue.number}"
+        assert page.complete == [Children(Stream.COMMENTS, str(issue.id), comments, issue_key=key)]
         assert (page.gone, page.next) == ([], None)
 
     async def test_comments_stay_away_where_they_are_not_wanted(self, github: Connection) -> None:

@@ -26,7 +26,7 @@ A, B = b"a" * 16, b"b" * 16
 def held(
     content: bytes = A, updated: datetime | None = NOON, read_at: datetime = NOON, *, deleted: bool = False
 ) -> Held:
-    return Held(content_hash=content, updated=updated, read_at=read_at, deleted=deleted)
+    return Held(content_hash=content, updated=updated, read_at=read_at, deleted_at=NOON if deleted else None)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_any_order_of_readings_ends_with_the_newest_version(offsets: list[int], 
         content = content_hash(encode_record({"updated": updated.isoformat(), "read": read_at.isoformat()}))
         fate = decide(stored, content_hash=content, updated=updated, read_at=read_at, authoritative=False)
         if fate in {Fate.NEW, Fate.CHANGED}:
-            stored = Held(content_hash=content, updated=updated, read_at=read_at, deleted=False)
+            stored = Held(content_hash=content, updated=updated, read_at=read_at)
 
     assert stored is not None
     assert (stored.updated, stored.read_at) == newest
