@@ -150,23 +150,42 @@ def _missing_branch(part: Part, error: SourceError, branch: str | None) -> tuple
 
 
 async def _projects_page(api: GitHubAPI, part: Part, position: Position | None, most: int | None) -> Page:
-    """Repositories with what they consist of, in the order of their numbers."""
+    """Repositories with what they consist of, in the order of their numbers.
+
+    Where GitHub only begins to compute something when it is asked, the repository comes when all others were read.
+    """
     position = position or {}
     read_at = (await api.ping()).read_at
     found, gaps = await api.repositories(known_will_do=bool(position))
-    after: int = position.get("after", 0)
-    rest = [row for row in found if row["id"] > after]
-    chosen = rest[: min(most or _PROJECTS_A_PAGE, _PROJECTS_A_PAGE)]
+    after, again = int(position.get("after", 0)), list[int](position.get("again", ()))
+    first = [row for row in found if row["id"] > after]
+    left = first or [row for row in found if row["id"] in again]
+    chosen = left[: min(most or _PROJECTS_A_PAGE, _PROJECTS_A_PAGE)]
     analyzed = await together(_analyzed(api, row, part.scope) for row in chosen)
+    later = [each for each in analyzed if each.computing] if first and most is None else []
+    shown = [each for each in analyzed if each not in later]
+    asked = {row["id"] for row in chosen}
+    again = [each for each in again if each not in asked] + [each.sent.raw["id"] for each in later]
+    onward = {"after": chosen[-1]["id"] if first else after, "again": again} if chosen else None
     return Page(
         read_at=read_at,
-        records=[sent for sent, _ in analyzed],
-        next={"after": chosen[-1]["id"]} if len(rest) > len(chosen) else None,
-        gaps=[*(gaps if not position else ()), *(gap for _, each in analyzed for gap in each)],
+        records=[each.sent for each in shown],
+        next=onward if len(left) > len(chosen) or again else None,
+        gaps=[*(gaps if not position else ()), *(gap for each in shown for gap in each.gaps)],
     )
 
 
-async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Sent, list[Gap]]:
+@dataclass(frozen=True)
+class _Analyzed:
+    """A repository with what it consists of."""
+
+    sent: Sent
+    gaps: list[Gap]
+    # Whether GitHub has only begun to compute some of it.
+    computing: bool
+
+
+async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> _Analyzed:
     base = f"repositories/{row['id']}"
     get = api.get_seldom_changed
     reads = {
@@ -178,6 +197,7 @@ async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Se
     analysis: dict[str, Any] = {}
     notes: list[str] = []
     gaps: list[Gap] = []
+    computing = False
     for name, answer in zip(reads, answers, strict=True):
         if isinstance(answer, SourceError):
             if answer.status in {404, 409} and name == _STRUCTURE:
@@ -188,10 +208,11 @@ async def _analyzed(api: GitHubAPI, row: dict[str, Any], scope: str) -> tuple[Se
         elif answer.status == 202:
             # https://docs.github.com/en/rest/metrics/statistics#best-practices-for-caching
             notes.append(f"GitHub was still computing {name}; the next sync brings it")
+            computing = True
         else:
             analysis[name] = summarize_tree(answer.data) if name == _STRUCTURE else answer.data
     raw = {**without_secrets(row), "analysis": {**analysis, "notes": notes}}
-    return Sent(Stream.PROJECTS, raw, scope), gaps
+    return _Analyzed(Sent(Stream.PROJECTS, raw, scope), gaps, computing)
 
 
 # What the analysis of one repository may fail with again and again while all others can be read: statistics answer 422

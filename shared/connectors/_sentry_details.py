@@ -1,5 +1,6 @@
 """What belongs to an issue of Sentry beside its own record: its latest event and its comments."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,14 @@ from shared.connectors._sentry_api import Extra, SentryAPI
 from shared.connectors._sentry_records import PARTIAL_PAYLOAD_KEY, is_object, member
 from shared.domain.stream import Stream
 
+# What only a single issue brings, or only a list, and the fraction of a second that lists do not know: an issue that a
+# webhook told of would come back as a changed one with the next list, and again with the next webhook.
+_OF_ONE_ANSWER = {
+    *("activity", "firstRelease", "lastRelease", "openPeriods", "participants", "seenBy", "stats", "tags"),
+    *("pluginActions", "pluginContexts", "pluginIssues", "userReportCount"),
+    *("filtered", "lifetime"),
+}
+_FRACTION = re.compile(r"\.\d+")
 _KEPT = {"keep": ["stack_trace", "environment"], "keep_payload": [PARTIAL_PAYLOAD_KEY]}
 
 
@@ -61,9 +70,10 @@ class Details:
         return Detailed(records, complete, gaps)
 
     def _issue_record(self, raw: dict[str, Any], event: object, scope: str) -> Sent:
-        # Only single issues carry charts, which change by the hour and would make every reading a change. So would the
-        # counters of a list, which are of its 90 days and fall as days go by; `lifetime` has those of the issue.
-        payload = {name: value for name, value in raw.items() if name != "stats"} | member(raw, "lifetime")
+        # The counters of a list are of its 90 days and fall as days go by; `lifetime` has those of the issue.
+        payload = {name: value for name, value in raw.items() if name not in _OF_ONE_ANSWER} | member(raw, "lifetime")
+        if isinstance(seen := payload.get("lastSeen"), str):
+            payload["lastSeen"] = _FRACTION.sub("", seen)
         if is_object(event):
             return Sent(Stream.ISSUES, {**payload, PARTIAL_PAYLOAD_KEY: event}, scope)
         # Not asked for, or expired: what an earlier event told stays.

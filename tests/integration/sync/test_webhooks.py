@@ -124,6 +124,23 @@ async def test_an_edit_and_a_deletion_arrive_without_a_poll(connected: Connect, 
         assert await left_behind(runner) == []
 
 
+@every_source
+async def test_what_a_webhook_brought_is_no_news_to_the_next_poll(connected: Connect, source: str) -> None:
+    world = world_with(3, source)
+    async with hooked(connected, world, source) as runner:
+        issue = world.edit(world.all_current()[0].id, title="Came by webhook")
+        await deliver(runner, issue)
+        assert await act(runner) == [JobState.COMPLETED]
+        world.advance(HOUR)
+
+        assert await runner.sync() is JobState.COMPLETED
+
+        parts = await runner.fetch("select counts from sync_parts where job_id = %s", runner.last_job)
+        counts = [part["counts"]["issues"] for part in parts if "issues" in part["counts"]]
+        assert sum(count["unchanged"] for count in counts) >= 1
+        assert not any(count["updated"] or count["created"] for count in counts)
+
+
 async def test_a_new_issue_comes_and_a_webhook_of_a_deletion_is_not_believed_by_itself(connected: Connect) -> None:
     world = world_with(2)
     async with hooked(connected, world) as runner:

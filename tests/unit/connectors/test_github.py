@@ -270,21 +270,44 @@ class TestProjects:
         part = Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*")
 
         first = await github.connector().fetch(part, None)
-        second = await github.connector().fetch(part, None)
+        second = await github.connector().fetch(part, first.next)
 
-        early, late = (page.records[0].raw["analysis"] for page in (first, second))
-        assert early["languages"]["Python"] > 0
-        assert early["structure"]["top_level"] == ["Makefile", "README.md", "pyproject.toml", "src/", "tests/", "web/"]
-        assert ("activity" in early, early["notes"]) == (
+        assert (len(first.records), len(second.records), second.next) == (0, 2, None)
+        analysis = second.records[0].raw["analysis"]
+        assert analysis["languages"]["Python"] > 0
+        assert analysis["structure"]["top_level"] == [
+            "Makefile",
+            "README.md",
+            "pyproject.toml",
+            "src/",
+            "tests/",
+            "web/",
+        ]
+        assert (len(analysis["activity"]["all"]), analysis["notes"]) == (52, [])
+        assert "temp_clone_token" not in second.records[0].raw
+
+    async def test_a_repository_whose_activity_takes_github_long_comes_without_it(self, github: Connection) -> None:
+        part = Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*")
+        ready, slow = github.tracker.repository("HARBOR"), github.tracker.repository("PETREL")
+        ready.statistics_ready = True
+
+        first = await github.connector().fetch(part, None)
+        slow.statistics_ready = False
+        second = await github.connector().fetch(part, first.next)
+
+        assert [sent.raw["id"] for sent in first.records] == [ready.id]
+        (late,) = [sent.raw["analysis"] for sent in second.records]
+        assert ("activity" in late, late["notes"], second.next) == (
             False,
             ["GitHub was still computing activity; the next sync brings it"],
+            None,
         )
-        assert (len(late["activity"]["all"]), late["notes"]) == (52, [])
-        assert "temp_clone_token" not in first.records[0].raw
 
     async def test_refused_analysis_is_a_gap_and_the_rest_goes_on(self, github: Connection) -> None:
         github.tracker.refuse["/languages"] = "permission"
         github.tracker.repository("PETREL").branches.clear()
+        for key in ("HARBOR", "PETREL"):
+            github.tracker.repository(key).statistics_ready = True
         part = Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*")
 
         page = await github.connector().fetch(part, None)
@@ -301,6 +324,8 @@ class TestProjects:
         self, github: Connection, part: str, kind: str, trouble: Trouble
     ) -> None:
         github.tracker.refuse[part] = kind
+        for key in ("HARBOR", "PETREL"):
+            github.tracker.repository(key).statistics_ready = True
 
         page = await github.connector().fetch(Part(kind=PartKind.SNAPSHOT, stream=Stream.PROJECTS, scope="*"), None)
 
