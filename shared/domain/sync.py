@@ -55,6 +55,10 @@ class SyncOptions(BaseModel):
     )
 
 
+OVERLAP = timedelta(seconds=60)
+"""A window is read from a little before its begin, for changes whose time the source rounds down."""
+
+
 class Fate(StrEnum):
     """What becomes of a record that was read."""
 

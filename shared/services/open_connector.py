@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeIs, cast
 from uuid import UUID
 
@@ -94,6 +95,11 @@ def connector_class(source: str) -> type[Connector]:
             f"There is no source {source!r}", hint=f"Sources with connections: {', '.join(sorted(connectors()))}"
         )
     return found
+
+
+def index_lag(source: str, seconds: int | None) -> timedelta:
+    """By how much windows are held back: what the setting says, else what is known of the source."""
+    return connector_class(source).index_lag if seconds is None else timedelta(seconds=seconds)
 
 
 def check_settings(source: str, values: Mapping[str, Any]) -> ConnectorSettings:

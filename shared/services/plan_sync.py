@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import UUID
 
 from shared.connectors._http import start_tally
@@ -22,8 +22,8 @@ from shared.connectors._protocol import (
 )
 from shared.domain.errors import InvalidRequestError, SourceError, TributaryError, Trouble
 from shared.domain.stream import Stream
-from shared.domain.sync import NamedIssue, SyncMode, SyncOptions
-from shared.services.open_connector import Connectors, check_settings
+from shared.domain.sync import OVERLAP, NamedIssue, SyncMode, SyncOptions
+from shared.services.open_connector import Connectors, check_settings, index_lag
 from shared.services.wait_turns import unexpected, wait_until
 from shared.store import connections, coverage, issues, jobs, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
@@ -32,9 +32,6 @@ from shared.store.jobs import Job
 from shared.store.sync_ledger import NewPart, NewWindow
 
 log = logging.getLogger(__name__)
-
-# A part that begins a little before its window sees changes again whose time of change the source rounds down.
-_OVERLAP = timedelta(seconds=60)
 
 
 @dataclass
@@ -63,7 +60,8 @@ class _Inputs:
     options: SyncOptions
     scopes: Sequence[Scope]
     cursors: Mapping[tuple[Stream, str], datetime]
-    hi: datetime
+    # The source's clock before any walk begins: what changes from now on belongs to the next window.
+    asked_at: datetime
 
 
 async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt: int) -> int:
@@ -140,8 +138,7 @@ async def _make_plan(
     if now is None:
         return Plan(gaps=list(gaps), reads=reads)
     scopes = _chosen(scopes, options.scopes)
-    lag = connector.index_lag if settings.index_lag_seconds is None else timedelta(seconds=settings.index_lag_seconds)
-    inputs = _Inputs(connector, settings, options, scopes, cursors, now - lag)
+    inputs = _Inputs(connector, settings, options, scopes, cursors, now)
     plan = Plan(gaps=list(gaps), reads=reads)
     everywhere = [Scope(EVERYTHING, EVERYTHING)]
     lines = [
@@ -206,7 +203,8 @@ async def _pieces(inputs: _Inputs, stream: Stream, traits: StreamTraits, scope: 
 
 def _plan_scope(plan: Plan, inputs: _Inputs, stream: Stream, scope: Scope, pieces: Sequence[Part]) -> None:
     if any(piece.kind is PartKind.WINDOW for piece in pieces):
-        plan.windows.append(NewWindow(stream, scope.id, inputs.hi))
+        hi = inputs.asked_at - index_lag(inputs.connector.source, inputs.settings.index_lag_seconds)
+        plan.windows.append(NewWindow(stream, scope.id, hi, inputs.asked_at))
     window = len(plan.windows) - 1
     plan.parts += [_new_part(piece, scope, window if piece.kind is PartKind.WINDOW else None) for piece in pieces]
 
@@ -215,7 +213,7 @@ def _since(inputs: _Inputs, stream: Stream, scope: Scope) -> datetime | None:
     cursor = inputs.cursors.get((stream, scope.id))
     if cursor is None or (inputs.options.mode is SyncMode.FULL and inputs.options.since is None):
         return None
-    since = cursor - _OVERLAP
+    since = cursor - OVERLAP
     # Asking to go back further is fine; skipping what lies before `since` would tear a hole.
     return min(since, inputs.options.since) if inputs.options.since else since
 

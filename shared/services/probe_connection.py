@@ -19,6 +19,7 @@ from shared.domain.errors import (
     UnavailableError,
 )
 from shared.services.accept_sync import require_open, require_usable
+from shared.services.judge_lag import IndexLag, find_index_lag
 from shared.services.manage_connections import existing
 from shared.services.open_connector import Connectors, check_settings, heeding_limits
 from shared.services.walk_parts import quota_json
@@ -66,7 +67,7 @@ class ProbeResult(BaseModel):
     deployment: str | None = None
     time_zone: str | None = Field(default=None, description="Of the account, where the source reads times in it")
     clock_skew_seconds: float | None = Field(default=None, description="The source's clock minus ours")
-    index_lag_seconds: float | None = Field(default=None, description="By how much windows are held back")
+    index_lag: IndexLag | None = None
     granted: list[str] = []
     missing: list[str] = Field(default=[], description="Permissions the account lacks, and what will be missing for it")
     expires_at: datetime | None = Field(default=None, description="When the token expires, where the source tells")
@@ -139,7 +140,9 @@ async def _probe(database: Database, made: Connectors, stored: StoredConnection)
         detail = "The account sees nothing of what the settings name" if gaps else "The account sees no project at all"
         failure = ProbeFailure(code="NOT_FOUND", detail=detail, advice="Check the names, and the account's permissions")
         return ProbeResult(passed=False, error=failure, account=probe.account, unread=_unread(gaps)), gaps
-    return _passed(stored, connector, probe, clock, scopes, gaps), gaps
+    async with database.connection() as connection:
+        lag = await find_index_lag(connection, stored)
+    return _passed(stored, connector, probe, clock, scopes, gaps, lag), gaps
 
 
 @dataclass(frozen=True)
@@ -172,14 +175,21 @@ def estimate_seconds(calls: int, *, per_call: float, at_once: int, quota: Quota 
 
 
 def _passed(
-    stored: StoredConnection, connector: Connector, probe: Probe, clock: _Clock, scopes: list[Scope], gaps: list[Gap]
+    stored: StoredConnection,
+    connector: Connector,
+    probe: Probe,
+    clock: _Clock,
+    scopes: list[Scope],
+    gaps: list[Gap],
+    lag: IndexLag,
 ) -> ProbeResult:
     settings = check_settings(stored.source, stored.settings)
-    lag = connector.index_lag.total_seconds()
     skew = clock.skew.total_seconds()
     warnings = list(probe.warnings)
     if abs(clock.skew) > _SKEW_WORTH_TELLING:
         warnings.append(f"The source's clock is {skew:+.0f} s off ours; syncs go by the source's")
+    if lag.advice:
+        warnings.append(lag.advice)
     counts = {scope.name: probe.counts[scope.id] for scope in scopes if scope.id in probe.counts}
     issues = math.ceil(sum(counts.values()) * len(scopes) / len(counts)) if counts else None
     if counts and len(counts) < len(scopes):
@@ -200,7 +210,7 @@ def _passed(
         deployment=probe.deployment,
         time_zone=probe.time_zone,
         clock_skew_seconds=round(skew, 1),
-        index_lag_seconds=settings.index_lag_seconds if settings.index_lag_seconds is not None else lag,
+        index_lag=lag,
         granted=list(probe.granted),
         missing=list(probe.missing),
         expires_at=probe.expires_at,

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from shared.connectors._protocol import Children, Page, PartKind
 from shared.domain.stream import Stream
-from shared.domain.sync import Fate, Held, SyncMode, content_hash, decide, encode_record, fingerprint_of
+from shared.domain.sync import OVERLAP, Fate, Held, SyncMode, content_hash, decide, encode_record, fingerprint_of
 from shared.services.normalize_page import Normal, Normalized
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
@@ -44,6 +44,7 @@ async def store_page(
     work = _Write(writer, counts, authoritative=part.kind == PartKind.KEYS, census_until=_census_line(part, cursor_at))
     for stream in sorted(normalized.records, key=_ORDER.__getitem__):
         await work.stream(stream, normalized.records[stream])
+    await _note_lag(connection, stored, part, work.news.get(part.stream))
     await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
     await coverage.note_gaps(connection, stored.id, page.gaps)
@@ -84,6 +85,8 @@ class _Write:
         self.written: dict[Stream, set[str]] = defaultdict(set)
         # Ids and keys of issues this page shows, which are there.
         self._shown: set[str | None] = set()
+        # The earliest time of change of what was not known.
+        self.news: dict[Stream, datetime] = {}
 
     async def stream(self, stream: Stream, records: Mapping[str, Normal]) -> None:
         rows = await self._rows(records)
@@ -98,6 +101,7 @@ class _Write:
         self._count(stream, Fate.UNCHANGED, len(open_ids) - len(touched))
         fresh = [rows[i] for i in touched if i not in held]
         added = await self._writer.add(stream, fresh)
+        self._note_news(stream, [rows[i].values["source_updated_at"] for i in added])
         known = [i for i in touched if i not in added]
         fates = await self._write_known(stream, known, rows) if known else {}
         self._count(stream, Fate.NEW, len(added))
@@ -118,12 +122,19 @@ class _Write:
         fates = {each: self._fate(held.get(each), rows[each]) for each in ids}
         changed = [each for each in ids if fates[each] is Fate.CHANGED]
         await self._writer.replace(stream, [rows[each] for each in changed])
+        moments = {each: rows[each].values["source_updated_at"] for each in changed if not held[each].deleted_at}
+        # Some changes leave the time of change alone.
+        self._note_news(stream, [moment for each, moment in moments.items() if moment != held[each].updated])
         if stream is Stream.ISSUES:
             back = {each: gone_at for each in changed if (gone_at := held[each].deleted_at)}
             await self._writer.bring_back(
                 [GoneIssue(each, rows[each].values["key"], gone_at) for each, gone_at in back.items()]
             )
         return fates
+
+    def _note_news(self, stream: Stream, moments: Sequence[datetime | None]) -> None:
+        if times := [moment for moment in (*moments, self.news.get(stream)) if moment]:
+            self.news[stream] = min(times)
 
     async def _gone_with(self, children: Sequence[Row]) -> dict[str, GoneIssue]:
         """Which of these children belong to an issue that is gone; nobody asks about issues the page itself shows."""
@@ -192,6 +203,14 @@ async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int
         for each, marked in (await writer.mark_gone(stream, ids, absence)).items():
             if marked:
                 counts[each]["deleted"] += marked
+
+
+async def _note_lag(
+    connection: Connection, stored: StoredConnection, part: StoredPart, earliest: datetime | None
+) -> None:
+    """What was not known though it changed before the window was shown late: the window before should have found it."""
+    if part.kind == PartKind.WINDOW and part.since and earliest and earliest < part.since + OVERLAP:
+        await coverage.note_lag(connection, stored.id, part, earliest)
 
 
 def _link_of(children: Children) -> Link:

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.services.judge_lag import IndexLag, find_index_lag
 from shared.services.manage_connections import existing
 from shared.store import connections, coverage, jobs
 from shared.store.connections import Schedule, StoredConnection
@@ -24,6 +25,10 @@ class ScopeState(BaseModel):
     last_read_at: datetime | None
     last_census_at: datetime | None
     last_error: dict[str, Any] | None
+    observed_lag_seconds: float | None = Field(
+        description="How late the source was seen to show a change, at least; more than windows are held back by"
+    )
+    observed_lag_at: datetime | None
 
 
 class CoverageGap(BaseModel):
@@ -70,6 +75,7 @@ class ConnectionState(BaseModel):
 
     slug: str
     complete: bool = Field(description="No hole and no gap")
+    index_lag: IndexLag
     states: list[ScopeState]
     coverage_gaps: list[CoverageGap]
     holes: list[Hole]
@@ -123,8 +129,10 @@ async def find_state(database: Database, slug: str) -> ConnectionState:
         gaps = await coverage.list_gaps(connection, stored.id)
         holes = await coverage.find_holes(connection, stored.id)
         schedule = await connections.find_schedule(connection, stored.id)
+        lag = await find_index_lag(connection, stored)
     return ConnectionState(
         slug=slug,
+        index_lag=lag,
         complete=not gaps and not holes,
         states=[ScopeState.model_validate(row) for row in states],
         coverage_gaps=[CoverageGap.model_validate(row) for row in gaps],

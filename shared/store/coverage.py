@@ -104,7 +104,9 @@ async def list_states(connection: Connection, connection_id: UUID) -> list[dict[
     """Cursor and health of every stream and scope."""
     cursor = await connection.execute(
         """
-        select stream, scope, scope_name, cursor_at, last_read_at, last_census_at, last_error from sync_states
+        select stream, scope, scope_name, cursor_at, last_read_at, last_census_at, last_error, observed_lag_seconds,
+               observed_lag_at
+          from sync_states
          where connection_id = %s order by stream, scope_name limit 5000
         """,
         (connection_id,),
@@ -138,6 +140,43 @@ async def note_read(connection: Connection, connection_id: UUID, part: StoredPar
             "census": census,
         },
     )
+
+
+async def note_lag(connection: Connection, connection_id: UUID, part: StoredPart, changed_at: datetime) -> None:
+    """Note how late a change was shown that the last closed window should have found; the largest is kept."""
+    await connection.execute(
+        """
+        insert into sync_states (connection_id, stream, scope, scope_name, observed_lag_seconds, observed_lag_at)
+        select %(connection)s, %(stream)s, %(scope)s, %(name)s, extract(epoch from asked_at - %(changed_at)s), now()
+          from (select hi, asked_at from sync_windows
+                 where connection_id = %(connection)s and stream = %(stream)s and scope = %(scope)s
+                   and state = 'closed'
+                 order by hi desc limit 1) last_one
+         where %(changed_at)s < hi and asked_at is not null
+            on conflict (connection_id, stream, scope) do update
+           set observed_lag_seconds = excluded.observed_lag_seconds, observed_lag_at = now(), updated_at = now()
+         where coalesce(sync_states.observed_lag_seconds < excluded.observed_lag_seconds, true)
+        """,
+        {
+            "connection": connection_id,
+            "stream": part.stream,
+            "scope": part.scope,
+            "name": part.scope_name,
+            "changed_at": changed_at,
+        },
+    )
+
+
+async def find_largest_lag(connection: Connection, connection_id: UUID) -> dict[str, Any] | None:
+    """The largest lag that was observed at a connection: stream, scope_name, seconds, at; None if there was none."""
+    cursor = await connection.execute(
+        """
+        select stream, scope_name, observed_lag_seconds as seconds, observed_lag_at as at from sync_states
+         where connection_id = %s and observed_lag_seconds is not null order by observed_lag_seconds desc limit 1
+        """,
+        (connection_id,),
+    )
+    return await cursor.fetchone()
 
 
 async def sum_by_connection(connection: Connection) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ class NewWindow(NamedTuple):
     stream: Stream
     scope: str
     hi: datetime
+    # The source's clock before any walk began.
+    asked_at: datetime
 
 
 class StoredPart(BaseModel):
@@ -69,8 +71,9 @@ async def save_plan(
     for window in windows:
         cursor = await connection.execute(
             """
-            insert into sync_windows (connection_id, stream, scope, lo, hi, job_id)
-            select %(connection)s, %(stream)s, %(scope)s, line.until, greatest(%(hi)s, line.until), %(job)s
+            insert into sync_windows (connection_id, stream, scope, lo, hi, asked_at, job_id)
+            select %(connection)s, %(stream)s, %(scope)s, line.until, greatest(%(hi)s, line.until), %(asked_at)s,
+                   %(job)s
               from (select coalesce(max(hi), '-infinity') as until from sync_windows
                      where connection_id = %(connection)s and stream = %(stream)s and scope = %(scope)s
                        and state = 'closed') line
@@ -81,6 +84,7 @@ async def save_plan(
                 "stream": window.stream,
                 "scope": window.scope,
                 "hi": window.hi,
+                "asked_at": window.asked_at,
                 "job": job_id,
             },
         )
