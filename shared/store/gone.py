@@ -210,9 +210,14 @@ def _find_gone_with(link: Link) -> sql.Composed:
 
 @cache
 def _find_gone_issues(column: str) -> sql.Composed:
+    # Mostly none is gone, and then no name is looked up. The order is that of an index, or the table would be read.
     return sql.SQL(
         """
-        select held.* from {mine} cross join unnest(%(names)s::text[]) as asked(name) cross join lateral (
+        select held.*
+          from {mine} cross join lateral (
+            select from issues where import_source = mine.source and deleted_at is not null
+             order by import_source, key limit 1) any_gone
+         cross join unnest(%(names)s::text[]) as asked(name) cross join lateral (
             select external_id, key, deleted_at from issues
              where import_source = mine.source and {} = asked.name and deleted_at is not null limit 1 for share) held
         """
@@ -232,9 +237,10 @@ def _set_gone(stream: Stream) -> sql.Composed:
 
 @cache
 def _restore(stream: Stream) -> sql.Composed:
+    # The job did not see them itself: one that compares what it saw with the table must not take them for seen.
     return sql.SQL(
         """
-        update {} set deleted_at = null, absence = null, updated_at = now(), job_id = %(job_id)s
+        update {} set deleted_at = null, absence = null, updated_at = now()
          where ctid = any(%(places)s::tid[])
         """
     ).format(_table(stream), mine=MINE)
