@@ -16,6 +16,7 @@ from shared.domain.errors import SourceError, TributaryError, Trouble, Unavailab
 from shared.services.announce_retry import announce_wait as announce
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_sync import finish_sync as finish
+from shared.services.finish_sync import give_up_sync
 from shared.services.plan_sync import plan_sync as plan
 from shared.services.reconcile_sync import reconcile_sync as reconcile
 from shared.services.take_up_deliveries import take_up_deliveries
@@ -91,9 +92,14 @@ async def reconcile_sync(job: dict) -> dict:
 async def finish_sync(job: dict, client: df.DurableFunctionsClient) -> dict:
     """End the job and let the next ones start."""
     now = await runtime()
-    state = await finish(
-        now.database, UUID(job["job_id"]), job["attempt"], error=job.get("error"), now=datetime.now(UTC)
-    )
+    job_id, attempt = UUID(job["job_id"]), job["attempt"]
+    try:
+        state = await finish(now.database, job_id, attempt, error=job.get("error"), now=datetime.now(UTC))
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("A step of a sync broke", extra={"action": "sync_broke"})
+        state = await give_up_sync(now.database, job_id, attempt, error=_told(error))
     await take_up_deliveries(now.database, now=datetime.now(UTC))
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

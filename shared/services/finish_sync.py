@@ -53,6 +53,18 @@ async def finish_sync(
     return state
 
 
+async def give_up_sync(database: Database, job_id: UUID, attempt: int, *, error: dict[str, Any]) -> JobState | None:
+    """End a sync whose ledger cannot be summed up; left running, it would be continued for ever and keep its place."""
+    async with database.transaction() as connection:
+        job = await jobs.lock_job(connection, job_id)
+        if job is None or job.attempt != attempt or job.state in ENDED:
+            return None
+        await jobs.end_job(connection, job_id, JobState.FAILED, error=error)
+        await jobs.log(connection, job_id, "error", "Sync given up", error=error)
+    jobs_finished(JobState.FAILED)
+    return JobState.FAILED
+
+
 def total_counts(parts: list[StoredPart]) -> dict[str, dict[str, int]]:
     """Counts of a job by stream."""
     total: dict[str, dict[str, int]] = {}

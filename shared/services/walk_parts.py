@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -162,7 +162,16 @@ async def _walk(work: _Walker, part: StoredPart, deadline: float) -> LaneResult 
 async def _read(connector: Connector, part: Part, position: Mapping[str, Any] | None) -> tuple[Page, int]:
     """A page, and how many requests it took."""
     tally = start_tally()
-    return await connector.fetch(part, position), tally.requests
+    page = await connector.fetch(part, position)
+    return _without_absent_names(page, part), tally.requests
+
+
+def _without_absent_names(page: Page, part: Part) -> Page:
+    """The page without what people named and the source does not know: a name may be the id of another record."""
+    if part.kind is not PartKind.KEYS:
+        return page
+    names: set[str] = set(part.query.get("keys", ())) - set(part.query.get("ids", ()))
+    return replace(page, gone=[gone for gone in page.gone if gone.external_id not in names])
 
 
 async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> _Stored:

@@ -1,13 +1,16 @@
 """A step that runs again, on another worker or as a new attempt, changes nothing that is there."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from psycopg import DataError
 
 from local.trackers.service import Call, Fault
 from local.trackers.world import World
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
+from shared.services.finish_sync import finish_sync, give_up_sync
 from shared.services.plan_sync import plan_sync
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
@@ -156,3 +159,30 @@ async def test_what_a_sync_saw_outlives_a_crash_of_the_database_server(connected
         rows = await runner.fetch("select relpersistence from pg_class where relname = 'seen_ids'")
 
         assert rows == [{"relpersistence": "p"}]
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+async def test_an_id_given_for_a_key_buries_nobody(name: str, connected: Connect) -> None:
+    async with connected(name, world_with(6, name)) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+        ids = [row["external_id"] for row in await runner.fetch("select external_id from issues")]
+
+        await runner.sync(SyncMode.KEYS, keys=tuple(ids))
+
+        assert await tombstones(runner) == []
+
+
+async def test_a_sync_whose_ledger_cannot_be_read_ends(connected: Connect) -> None:
+    async with connected("jira", world_with(3, "jira")) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        await runner.execute("update sync_parts set since = '0001-01-01 BC'")
+
+        with pytest.raises(DataError):
+            await finish_sync(runner.database, job_id, 1, error=None, now=datetime.now(UTC))
+        ended = await give_up_sync(runner.database, job_id, 1, error={"code": "internal_error"})
+
+        assert ended is JobState.FAILED
+        assert await runner.fetch("select state, error ->> 'code' as code from jobs where id = %s", job_id) == [
+            {"state": "failed", "code": "internal_error"}
+        ]
