@@ -43,12 +43,12 @@ class Settings(BaseSettings):
     max_request_bytes: int = Field(50 * MEBIBYTE, ge=1)
     webhooks_per_minute: int = Field(3_000, ge=1, description="Calls of webhooks from one address")
     max_webhook_bytes: int = Field(25 * MEBIBYTE, ge=1)
-    delivery_days: int = Field(30, ge=1, description="How long webhook deliveries are kept")
+    delivery_days: int = Field(30, ge=1, le=36_500, description="How long webhook deliveries are kept")
     max_file_bytes: int = Field(10 * 1024 * MEBIBYTE, ge=1, description="Largest file taken from the container")
     job_concurrency: int = Field(3, ge=1, le=100)
     load_concurrency: int = Field(3, ge=1, le=16, description="Batches one worker process loads side by side")
     batch_bytes: int = Field(8 * MEBIBYTE, ge=1024)
-    retention_days: int = Field(7, ge=1)
+    retention_days: int = Field(7, ge=1, le=36_500)
 
     credential_encryption_key: SecretStr = Field(
         SecretStr(""), description="Key ring `id:base64 of 32 bytes`, the newest first, comma-separated"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
+from shared.domain.complaints import complaint
 from shared.domain.errors import (
     ConflictError,
     FileRefusedError,
@@ -178,4 +179,9 @@ def _methods_at(scope: MutableMapping[str, Any], routes: Sequence[BaseRoute]) ->
 
 def _fields(errors: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Where → what; what was sent is not repeated, because it may be a secret."""
-    return {".".join(str(part) for part in error["loc"][1:]) or "body": str(error["msg"]) for error in errors}
+    return {_place(error): complaint(error) for error in errors}
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    # Of a body that is not JSON the place is a number of characters.
+    return "body" if error["type"] == "json_invalid" else ".".join(map(str, error["loc"][1:])) or "body"

@@ -10,7 +10,7 @@ from functions.api import paging
 from functions.api.auth import GuardedRoute, needs
 from functions.api.context import InContext
 from functions.api.forms import IdempotencyKey
-from functions.api.models import Accepted, Link, Links, Moment, Word, accepted
+from functions.api.models import Accepted, ChangedSince, Link, Links, Name, Word, accepted
 from functions.api.openapi import problems
 from shared.connectors import connectors
 from shared.connectors._protocol import Choice
@@ -98,10 +98,8 @@ class SyncRequest(BaseModel):
         description="`incremental`: what changed; `full`: everything again; `census`: find what is gone or was missed",
     )
     streams: list[Stream] = Field(default=[], max_length=20, description="Only these; by default all")
-    scopes: list[Annotated[str, Field(max_length=300)]] = Field(
-        default=[], max_length=200, description="Only these projects or repositories"
-    )
-    since: Moment | None = Field(default=None, description="Read again what changed since then")
+    scopes: list[Name] = Field(default=[], max_length=200, description="Only these projects or repositories")
+    since: ChangedSince | None = Field(default=None, description="Read again what changed since then")
     census: StrictBool = Field(default=False, description="Follow an incremental sync by a census")
     accept_absences: StrictBool = Field(
         default=False, description="Mark as gone even when suspiciously many records are missing at once"

@@ -1,10 +1,11 @@
 """Answers that more than one area gives."""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 
 from shared.domain.job import ATOMIC_REJECTED, ENDED, JobKind, JobState
 from shared.services.job_status import JobStatus, LogEntry
@@ -12,8 +13,11 @@ from shared.store.jobs import Job
 
 # Neither of them may hold what no database and no header can.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# What a tracker calls something, such as a project or an issue.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # A date and time with its zone as RFC 3339 writes it; bare numbers and days would be guesses.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 ImportSource = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
 
 
@@ -26,6 +30,16 @@ def _written_out(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+
+
+def _of_our_times(moment: datetime) -> datetime:
+    if moment < _EARLIEST:
+        raise ValueError("must be 1990 or later; mode full reads everything")
+    return moment
+
+
+# Of a change in a tracker. No tracker is older, and some refuse earlier times or go on counting from the wrong end.
+ChangedSince = Annotated[Moment, AfterValidator(_of_our_times)]
 
 
 class Link(BaseModel):

@@ -11,7 +11,7 @@ from starlette.types import Scope
 from functions.api.auth import GuardedRoute, needs
 from functions.api.context import Context, InContext
 from functions.api.forms import IdempotencyKey
-from functions.api.models import Accepted, Moment, accepted
+from functions.api.models import Accepted, ChangedSince, Name, accepted
 from functions.api.openapi import problems
 from shared.connectors import connectors
 from shared.domain.caller import Caller, Role
@@ -28,7 +28,6 @@ _LOCATION: dict[str, Any] = {
     "headers": {"Location": {"description": "Where to follow the job", "schema": {"type": "string"}}}
 }
 ConnectionSlug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", examples=["petrel"])]
-ScopeName = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class TrackerImport(BaseModel):
@@ -37,13 +36,13 @@ class TrackerImport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     connection: ConnectionSlug = Field(description="Slug of a tested connection")
-    keys: list[Annotated[str, Field(min_length=1, max_length=300, examples=["PETREL-17"])]] = Field(
+    keys: list[Annotated[Name, Field(examples=["PETREL-17"])]] = Field(
         default=[], max_length=1_000, description="Only these issues"
     )
     mode: Literal["incremental", "full"] = Field(default="incremental", description="Without keys")
-    since: Moment | None = Field(default=None, description="Read again what changed since then")
+    since: ChangedSince | None = Field(default=None, description="Read again what changed since then")
     streams: list[Stream] = Field(default=[], max_length=20, description="Only these; by default all")
-    scopes: list[ScopeName] = Field(default=[], max_length=200, description="Only these projects or repositories")
+    scopes: list[Name] = Field(default=[], max_length=200, description="Only these projects or repositories")
     priority: Priority = Priority.NORMAL
 
 
@@ -53,7 +52,7 @@ class SourcePreviewRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     connection: ConnectionSlug
-    scopes: list[ScopeName] = Field(default=[], max_length=200, description="Only these projects or repositories")
+    scopes: list[Name] = Field(default=[], max_length=200, description="Only these projects or repositories")
 
 
 class JsonRoute(GuardedRoute):

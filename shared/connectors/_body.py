@@ -1,6 +1,7 @@
 """The bodies of answers: bounded, and told apart from pages that a proxy sends in between."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -21,9 +22,13 @@ async def read(response: httpx.Response) -> bytes:
 
 
 def value_of(response: httpx.Response, content: bytes, decode: Callable[[bytes], Any]) -> Any:
-    """What `decode` makes of a body, None of an empty one; SourceError where it raises ValueError."""
+    """What `decode` makes of a body, None where there is none to expect; SourceError where it raises ValueError."""
+    if not content.strip():
+        if response.status_code == HTTPStatus.OK:
+            raise _not_json(response)
+        return None
     try:
-        return decode(content) if content.strip() else None
+        return decode(content)
     except ValueError as error:
         raise _not_json(response) from error
 

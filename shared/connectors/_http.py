@@ -266,14 +266,12 @@ class TrackerHTTP:
         except TimeoutError as error:
             detail = f"The answer of {url.host} did not end within {_ANSWER_SECONDS} s"
             raise SourceError(Trouble.TIMEOUT, detail) from error
+        except UnicodeEncodeError:
+            raise _unsendable() from None
         except (httpx.TransportError, httpx.DecodingError) as error:
+            if isinstance(error, httpx.LocalProtocolError) and "header value" in str(error):
+                raise _unsendable() from None
             raise _broken(url, error) from error
-        except UnicodeEncodeError as error:
-            raise SourceError(
-                Trouble.AUTH_INVALID,
-                "The credentials hold characters that cannot be sent",
-                hint="Save the token again, without spaces, quotes or line breaks around it",
-            ) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise SourceError(Trouble.BAD_REQUEST, "The source sent an address that cannot be used") from error
         return response, content
@@ -347,10 +345,17 @@ def _broken(url: httpx.URL, error: Exception) -> SourceError:
 
 
 def _is_of_token(response: httpx.Response, error: SourceError) -> bool:
-    return response.status_code == HTTPStatus.UNAUTHORIZED and error.trouble in {
+    refused = error.trouble in {Trouble.AUTH_INVALID, Trouble.AUTH_EXPIRED}
+    return refused and response.status_code == HTTPStatus.UNAUTHORIZED
+
+
+def _unsendable() -> SourceError:
+    """Of all headers only those of the credentials come from people. What the library says of them repeats them."""
+    return SourceError(
         Trouble.AUTH_INVALID,
-        Trouble.AUTH_EXPIRED,
-    }
+        "The credentials hold characters that cannot be sent",
+        hint="Save the token again, without spaces, quotes or line breaks in or around it",
+    )
 
 
 def _wants_log_in(response: httpx.Response) -> bool:

@@ -36,6 +36,7 @@ class ConnectorSettings(BaseModel):
     payload_days: int | None = Field(
         None,
         ge=1,
+        le=36_500,
         title="Keep payloads",
         description="Days after which the record as it came is emptied; empty: for ever",
     )

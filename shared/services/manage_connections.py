@@ -248,7 +248,8 @@ def check_url(text: str) -> str:
         raise InvalidRequestError(
             "base_url is not an address", fields={"base_url": "write it as https://tracker.example"}
         ) from error
-    if url.username or url.password or url.query or url.fragment:
+    # An empty query or fragment would take in the paths of all calls.
+    if url.username or url.password or url.query is not None or url.fragment is not None:
         raise InvalidRequestError(
             "base_url holds more than an address",
             fields={"base_url": "no user, query or fragment; secrets go elsewhere"},

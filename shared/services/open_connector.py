@@ -8,10 +8,11 @@ from typing import Any, TypeIs, cast
 from uuid import UUID
 
 import httpx
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from shared.connectors import connectors
 from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings, OAuthCredentials
+from shared.domain.complaints import complaint
 from shared.domain.errors import InvalidRequestError, SourceError, Trouble
 from shared.security.sealing import Sealer
 from shared.services.renew_credentials import Renewals
@@ -91,8 +92,11 @@ def connector_class(source: str) -> type[Connector]:
     """The class of a source; InvalidRequestError if there is no such source."""
     found = connectors().get(source)
     if found is None:
+        known = ", ".join(sorted(connectors()))
         raise InvalidRequestError(
-            f"There is no source {source!r}", hint=f"Sources with connections: {', '.join(sorted(connectors()))}"
+            f"There is no source {source!r}",
+            hint=f"Sources with connections: {known}",
+            fields={"source": f"one of {known}"},
         )
     return found
 
@@ -108,7 +112,7 @@ def check_settings(source: str, values: Mapping[str, Any]) -> ConnectorSettings:
     try:
         settings = connector_class(source).Settings.model_validate(values)
     except ValidationError as error:
-        raise _complaint("settings", error) from None
+        raise _complaint("settings", connector_class(source).Settings, error) from None
     known = connector_class(source).streams
     if unknown := [stream for stream in settings.streams if stream not in known]:
         raise InvalidRequestError(
@@ -131,7 +135,7 @@ def check_credentials(source: str, values: Mapping[str, Any]) -> ConnectorCreden
             {name: value for name, value in given.items() if value is not None and value != ""}
         )
     except ValidationError as error:
-        raise _complaint("credentials", error) from None
+        raise _complaint("credentials", connector_class(source).Credentials, error) from None
 
 
 def seal_credentials(sealer: Sealer, connection_id: UUID, credentials: ConnectorCredentials) -> dict[str, Any]:
@@ -174,9 +178,19 @@ def _is_mapping(value: object) -> TypeIs[Mapping[object, object]]:
     return isinstance(value, Mapping)
 
 
-def _complaint(what: str, error: ValidationError) -> InvalidRequestError:
+def _complaint(what: str, model: type[BaseModel], error: ValidationError) -> InvalidRequestError:
     fields = {
-        f"{what}.{'.'.join(map(str, each['loc']))}".rstrip("."): each["msg"]
-        for each in error.errors(include_input=False, include_url=False, include_context=False)
+        f"{what}.{'.'.join(map(str, each['loc']))}".rstrip("."): complaint(each, example=_example(model, each["loc"]))
+        for each in error.errors(include_input=False, include_url=False)
     }
     return InvalidRequestError(f"The {what} do not fit this source", fields=fields)
+
+
+def _example(model: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """How the form shows a value of the field, or of an entry of its list."""
+    field = model.model_fields.get(str(place[0])) if place else None
+    match next(iter(field.examples or ()), "") if field else "":
+        case [first, *_]:
+            return str(first)
+        case example:
+            return str(example)

@@ -20,9 +20,10 @@ from shared.connectors._protocol import (
     StreamTraits,
     Walk,
 )
-from shared.domain.errors import InvalidRequestError, SourceError, TributaryError, Trouble
+from shared.domain.errors import SourceError, TributaryError, Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import OVERLAP, NamedIssue, SyncMode, SyncOptions
+from shared.services.choose_scopes import choose_scopes
 from shared.services.open_connector import Connectors, check_settings, index_lag
 from shared.services.wait_turns import unexpected, wait_until
 from shared.store import connections, coverage, issues, jobs, sync_ledger, sync_lines
@@ -137,7 +138,7 @@ async def _make_plan(
     reads = _reads(connector, settings, scopes, gaps)
     if now is None:
         return Plan(gaps=list(gaps), reads=reads)
-    scopes = _chosen(scopes, options.scopes)
+    scopes = choose_scopes(scopes, options.scopes)
     inputs = _Inputs(connector, settings, options, scopes, cursors, now)
     plan = Plan(gaps=list(gaps), reads=reads)
     everywhere = [Scope(EVERYTHING, EVERYTHING)]
@@ -323,18 +324,6 @@ def _streams(connector: Connector, settings: ConnectorSettings, options: SyncOpt
     return [
         stream for stream, traits in connector.streams.items() if traits.walk is not Walk.CHILD and stream in wanted
     ]
-
-
-def _chosen(scopes: Sequence[Scope], names: Sequence[str]) -> list[Scope]:
-    if not names:
-        return list(scopes)
-    chosen = [scope for scope in scopes if scope.id in names or scope.name in names]
-    missing = set(names) - {scope.id for scope in chosen} - {scope.name for scope in chosen}
-    if missing:
-        raise InvalidRequestError(
-            f"The connection does not read {', '.join(sorted(missing))}", hint="Look at its settings and its coverage"
-        )
-    return chosen
 
 
 def _new_part(part: Part, scope: Scope, window: int | None = None) -> NewPart:

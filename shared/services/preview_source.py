@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope
-from shared.domain.errors import InvalidRequestError, SourceError, Trouble
+from shared.domain.errors import SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Stream
 from shared.domain.sync import Fate, content_hash, decide, encode_record
 from shared.services.accept_sync import require_open, require_usable
+from shared.services.choose_scopes import choose_scopes
 from shared.services.manage_connections import existing
 from shared.services.normalize_page import Normal, normalize_page
 from shared.services.open_connector import Connectors, heeding_limits
@@ -75,22 +76,11 @@ async def preview_source(
     try:
         async with heeding_limits(database, stored), asyncio.timeout(_SECONDS):
             found, _ = await connector.scopes()
-            chosen = _chosen(found, scopes)
+            chosen = choose_scopes(found, scopes)
             pages = await _read(connector, chosen[:_MOST_SCOPES])
     except TimeoutError as error:
         raise SourceError(Trouble.TIMEOUT, f"The source did not answer within {_SECONDS:.0f} s") from error
     return await _describe(database, stored, connector, chosen, pages)
-
-
-def _chosen(found: list[Scope], names: tuple[str, ...]) -> list[Scope]:
-    unknown = set(names) - {scope.name for scope in found} - {scope.id for scope in found}
-    if unknown:
-        raise InvalidRequestError(
-            f"The connection does not read {', '.join(sorted(unknown))}",
-            hint="Its test and GET …/state name what it reads",
-            fields={"scopes": "unknown"},
-        )
-    return [scope for scope in found if not names or scope.name in names or scope.id in names]
 
 
 async def _read(connector: Connector, scopes: list[Scope]) -> list[Page]:

@@ -35,6 +35,7 @@ _SECONDS_PER_CALL = 0.4
 _PAGE_TO_CHEAP_CALL = 1.5
 # Limits hold for one of these; what is left of the current window tells which, at least.
 _WINDOWS_SECONDS = (1, 10, 60, 600, 3_600, 86_400)
+_LOOK_AT_ADDRESS = "Check base_url too: is it the tracker's, with all of its path and no more?"
 _SKEW_WORTH_TELLING = timedelta(seconds=30)
 
 
@@ -129,7 +130,9 @@ async def _probe(database: Database, made: Connectors, stored: StoredConnection)
             scopes, gaps = await connector.scopes()
     except SourceError as error:
         log.info("Connection test failed", extra={"action": "probe_failed", "trouble": error.trouble})
-        failure = ProbeFailure(code=error.trouble, detail=error.detail, advice=error.hint, status=error.status)
+        # Where nothing is found at all it may well be that something else, or a part of the path, is under the address.
+        advice = f"{error.hint}. {_LOOK_AT_ADDRESS}" if error.trouble is Trouble.NOT_FOUND else error.hint
+        failure = ProbeFailure(code=error.trouble, detail=error.detail, advice=advice, status=error.status)
         return ProbeResult(passed=False, error=failure), []
     except UnavailableError:
         raise

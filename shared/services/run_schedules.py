@@ -80,6 +80,7 @@ async def change_schedule(
 
     def apply(schedule: Schedule) -> Schedule:
         changed = schedule.model_copy(update=change.model_dump(exclude_none=True))
+        changed = changed.model_copy(update={"cron": " ".join(changed.cron.split())})
         due = next_run(changed.cron, changed.time_zone, now)
         return changed.model_copy(update={"next_run_at": due, "rung": 0, "failures": 0, "failure_class": None})
 

@@ -8,6 +8,8 @@ from croniter import CroniterBadDateError, croniter
 from shared.domain.errors import InvalidRequestError
 
 _FIELDS = 5
+# What croniter takes for a number of its own choice, another one every time.
+_BY_CHANCE = "rRhH"
 
 
 def next_run(cron: str, time_zone: str, after: datetime) -> datetime:
@@ -24,7 +26,8 @@ def next_run(cron: str, time_zone: str, after: datetime) -> datetime:
             hint="Use a name such as Europe/Berlin",
             fields={"time_zone": "unknown"},
         ) from error
-    if len(cron.split()) != _FIELDS or not croniter.is_valid(cron):
+    fields = cron.split()
+    if len(fields) != _FIELDS or any(each[0] in _BY_CHANCE for each in fields) or not croniter.is_valid(cron):
         raise InvalidRequestError(
             f"{cron!r} is not a cron line",
             hint="Five fields: minute hour day month weekday",

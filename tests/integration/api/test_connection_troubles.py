@@ -126,6 +126,9 @@ async def test_a_job_whose_connection_was_removed_is_not_retried(
         ({"settings": {"jql": "a\u0000"}}, "settings.jql"),
         ({"settings": {"streams": ["commits"]}}, "settings.streams"),
         ({"setings": {}}, "setings"),
+        ({"settings": {"payload_days": 10**12}}, "settings.payload_days"),
+        ({"base_url": "https://jira.example/?"}, "base_url"),
+        ({"base_url": "https://jira.example/#"}, "base_url"),
     ],
     ids=str,
 )
@@ -136,6 +139,82 @@ async def test_a_change_that_makes_no_sense_names_its_field(
 
     assert answer.status_code == 422, answer.text
     assert list(answer.json()["fields"]) == [field]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("integrations/petrel/sync", {"scopes": ["HARBOR\u0000"]}, "scopes.0"),
+        ("integrations/petrel/sync", {"scopes": [""]}, "scopes.0"),
+        ("integrations/petrel/sync", {"since": "0001-01-01T00:00:00+14:00"}, "since"),
+        ("import", {"connection": "petrel", "keys": ["HARBOR-1\u0000"]}, "keys.0"),
+        ("import/jira/preview", {"connection": "petrel", "scopes": ["HARBOR\u0000"]}, "scopes.0"),
+        ("integrations/petrel/sync", "HARBOR", "body"),
+    ],
+    ids=str,
+)
+async def test_a_wish_that_makes_no_sense_names_its_field(
+    admin: httpx.AsyncClient, connected: dict[str, Any], path: str, body: dict[str, Any], field: str
+) -> None:
+    answer = await admin.post(f"/api/{path}", json=body)
+
+    assert answer.status_code == 422, answer.text
+    assert list(answer.json()["fields"]) == [field]
+
+
+async def test_a_body_that_is_not_json_is_called_so(admin: httpx.AsyncClient) -> None:
+    answer = await admin.post(
+        "/api/integrations", content=b'{"slug": "petrel",', headers={"Content-Type": "application/json"}
+    )
+
+    assert (answer.status_code, answer.json()["fields"]) == (422, {"body": "This is not JSON"})
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "field", "words"),
+    [
+        ("github", {"repositories": ["harbor"]}, "settings.repositories.0", "Write it like tidewater/harbor"),
+        ("gitlab", {"projects": "tidewater/harbor"}, "settings.projects", "Input should be a list"),
+        ("jira", {"jql": "("}, "settings.jql", "The filter leaves a bracket open"),
+        ("trello", {}, "source", "one of github, gitlab, jira, sentry, servicenow"),
+    ],
+    ids=["shape", "list", "filter", "source"],
+)
+async def test_what_is_wrong_with_settings_is_told_in_words(
+    admin: httpx.AsyncClient, source: str, settings: dict[str, Any], field: str, words: str
+) -> None:
+    body = {"slug": "odd", "source": source, "base_url": "https://tracker.example", "settings": settings}
+
+    answer = await admin.post("/api/integrations", json={**body, "credentials": {"token": "t"}})
+
+    assert answer.json()["fields"] == {field: words}
+
+
+async def test_a_secret_that_is_too_short_is_told_in_words(admin: httpx.AsyncClient, tracker: Tracker) -> None:
+    body = registration(tracker)
+    credentials = {**body["credentials"], "webhook_secret": "short"}
+
+    answer = await admin.post("/api/integrations", json={**body, "credentials": credentials})
+
+    assert answer.json()["fields"] == {"credentials.webhook_secret": "Give at least 12 characters"}
+
+
+async def test_projects_are_named_however_they_are_capitalized(
+    admin: httpx.AsyncClient, connected: dict[str, Any]
+) -> None:
+    seen = await admin.post("/api/import/jira/preview", json={"connection": "petrel", "scopes": ["harbor"]})
+
+    assert seen.json()["scopes"] == ["HARBOR"], seen.text
+
+
+async def test_a_path_that_leads_nowhere_is_told_as_such(admin: httpx.AsyncClient, tracker: Tracker) -> None:
+    body = registration(tracker)
+    await admin.post("/api/integrations", json={**body, "base_url": f"{body['base_url']}/jira"})
+
+    tested = (await admin.post("/api/integrations/petrel/test")).json()
+
+    assert tested["error"]["code"] == "NOT_FOUND"
+    assert "base_url" in tested["error"]["advice"]
 
 
 async def test_a_sync_of_what_the_settings_leave_out_is_refused(
@@ -159,9 +238,10 @@ async def test_a_token_copied_with_its_line_break_works(admin: httpx.AsyncClient
     assert tested.json()["passed"], tested.text
 
 
-async def test_a_token_that_cannot_be_sent_is_no_fault_of_the_tracker(admin: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("token", ["“github_pat”", "github\npat"])
+async def test_a_token_that_cannot_be_sent_is_no_fault_of_the_tracker(token: str, admin: httpx.AsyncClient) -> None:
     async with tracker_of("github", seeded(3)) as tracker:
-        body = {**registration(tracker), "credentials": {"token": "“github_pat”"}}
+        body = {**registration(tracker), "credentials": {"token": token}}
         await admin.post("/api/integrations", json=body)
 
         tested = (await admin.post("/api/integrations/petrel/test")).json()
@@ -200,3 +280,17 @@ async def test_a_day_that_never_comes_is_no_schedule(admin: httpx.AsyncClient, c
 
     assert answer.status_code == 422
     assert "cron" in answer.json()["fields"]
+
+
+@pytest.mark.parametrize("cron", ["R * * * *", "0 H * * *", "* * * * * *"])
+async def test_a_schedule_by_chance_is_none(cron: str, admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
+    answer = await admin.put("/api/integrations/petrel/schedule", json={"cron": cron})
+
+    assert answer.status_code == 422
+    assert "cron" in answer.json()["fields"]
+
+
+async def test_a_cron_line_is_kept_without_its_slips(admin: httpx.AsyncClient, connected: dict[str, Any]) -> None:
+    answer = await admin.put("/api/integrations/petrel/schedule", json={"cron": " */5  *\n* * *"})
+
+    assert answer.json()["cron"] == "*/5 * * * *"

@@ -134,3 +134,15 @@ async def test_a_certificate_that_is_not_trusted_is_named() -> None:
         await tracker(handler).get("myself")
 
     assert "issuer" in error.value.hint
+
+
+async def test_an_answer_of_nothing_is_cut_off_and_asked_for_again() -> None:
+    answers = iter([httpx.Response(200, content=b""), httpx.Response(200, json=[1])])
+
+    answer = await tracker(lambda _: next(answers)).get("issues")
+
+    assert answer.data == [1]
+
+
+async def test_nothing_where_nothing_is_promised_is_an_answer() -> None:
+    assert (await tracker(lambda _: httpx.Response(204)).get("statistics")).data is None
