@@ -80,10 +80,15 @@ def _told(options: SyncOptions) -> dict[str, Any]:
     return options.model_dump(mode="json", exclude_defaults=True, exclude={"issues"})
 
 
-def require_usable(stored: StoredConnection) -> None:
-    """Nothing is done with a connection before its test succeeded."""
+def require_active(stored: StoredConnection) -> None:
+    """Nothing is read of a connection that is switched off, whatever was under way. Raises ConflictError."""
     if not stored.active:
         raise ConflictError(f"The connection {stored.slug!r} is switched off", hint="Set active to true")
+
+
+def require_usable(stored: StoredConnection) -> None:
+    """Nothing is done with a connection before its test succeeded. Raises ConflictError."""
+    require_active(stored)
     if not stored.test_passed:
         raise ConflictError(
             f"The connection {stored.slug!r} has not passed its test",

@@ -23,6 +23,7 @@ from shared.connectors._protocol import (
 from shared.domain.errors import SourceError, TributaryError, Trouble
 from shared.domain.stream import Stream
 from shared.domain.sync import OVERLAP, NamedIssue, SyncMode, SyncOptions
+from shared.services.accept_sync import require_active, require_usable
 from shared.services.choose_scopes import choose_scopes
 from shared.services.open_connector import Connectors, check_settings, index_lag
 from shared.services.wait_turns import unexpected, wait_until
@@ -69,7 +70,8 @@ async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt:
     """Write the parts of a job, once; returns how many lanes may walk them side by side, 0 if there is nothing to do.
 
     Raises SourceError when the source does not answer, wants no calls yet, or shows nothing of what is to be read; no
-    part is written then, and it can be planned again.
+    part is written then, and it can be planned again. Raises ConflictError when the connection was switched off, or
+    changed without a test, while the job waited.
     """
     now = datetime.now(UTC)
     async with database.connection() as connection:
@@ -79,11 +81,14 @@ async def plan_sync(database: Database, made: Connectors, job_id: UUID, attempt:
         stored = await connections.find_by_id(connection, job.connection_id)
         if stored is None:
             return 0
+        require_active(stored)
         connector = await made.of(connection, stored)
         settings = check_settings(stored.source, stored.settings)
         if job.planned_at:
             await sync_ledger.reopen_parts(connection, job_id)
             return settings.concurrency
+        # It may have been changed while the job waited for its turn.
+        require_usable(stored)
         if blocked := await connections.find_blocked_until(connection, stored.id, now=now):
             raise SourceError(Trouble.RATE_LIMIT, "The source wants no calls yet", retry_at=blocked)
         cursors = await sync_lines.find_cursors(connection, stored.id)

@@ -17,6 +17,7 @@ from uuid import UUID
 from shared.connectors._http import start_tally
 from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
+from shared.services.accept_sync import require_active
 from shared.services.learn_fields import learn_fields
 from shared.services.normalize_page import normalize_page
 from shared.services.open_connector import Connectors
@@ -72,13 +73,17 @@ class _Walker:
 async def walk_parts(
     database: Database, made: Connectors, settings: Settings, job_id: UUID, attempt: int, lane: int
 ) -> LaneResult:
-    """Work as one lane of an attempt at a job for one slice of time. Only a lost database is raised."""
+    """Work as one lane of an attempt at a job for one slice of time.
+
+    Raises ConflictError when the connection was switched off, and what a lost database raises.
+    """
     with log_context(job_id=str(job_id), lane=lane):
         async with database.connection() as connection:
             job = await jobs.find_job(connection, job_id)
             stored = await connections.find_by_id(connection, job.connection_id) if job and job.connection_id else None
             if job is None or stored is None or job.attempt != attempt or job.cancel_requested:
                 return LaneResult("stop")
+            require_active(stored)
             await jobs.mark_processing(connection, job_id)
             connector = await made.of(connection, stored)
         deadline = time.monotonic() + settings.sync_slice_seconds

@@ -11,17 +11,20 @@ from local.trackers.jira import JiraTracker
 from local.trackers.service import Fault
 from local.trackers.world import World
 from shared.blobs import Blobs
+from shared.domain.errors import ConflictError
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
 from shared.services.clean_up import clean_up
+from shared.services.manage_connections import ConnectionChange, change_connection
 from shared.services.plan_sync import plan_sync
+from shared.services.probe_connection import probe_connection
 from shared.services.run_schedules import start_due_syncs
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.pipeline import RecordingPurge
 from tests.support.settings import make_settings
 from tests.support.sources import SOURCES, new_world
-from tests.support.sync import SyncRunner
+from tests.support.sync import OPERATOR, SyncRunner
 
 HOUR = 3_600
 
@@ -51,6 +54,40 @@ async def test_every_lane_keeps_off_a_source_that_says_later(connected: Connect)
         assert second.until > datetime.now(UTC)
         assert len(runner.tracker.calls) == calls, "a lane called although the source said later"
         assert await runner.run(job_id) is JobState.COMPLETED
+
+
+async def change(runner: SyncRunner, **values: Any) -> None:
+    wanted = ConnectionChange(**values)
+    await change_connection(runner.database, runner.connectors.sealer, OPERATOR, runner.slug, wanted)
+
+
+async def test_nothing_is_read_of_a_connection_that_is_switched_off(connected: Connect) -> None:
+    async with connected("jira", world_with(5)) as runner:
+        waiting, running = [await runner.accept(SyncMode.FULL) for _ in range(2)]
+        await plan_sync(runner.database, runner.connectors, running, 1)
+        await change(runner, active=False)
+        calls = len(runner.tracker.calls)
+
+        with pytest.raises(ConflictError, match="switched off"):
+            await plan_sync(runner.database, runner.connectors, waiting, 1)
+        with pytest.raises(ConflictError, match="switched off"):
+            await runner.lane(running, 1, 0)
+
+        assert len(runner.tracker.calls) == calls
+        await change(runner, active=True)
+        assert await runner.run(running) is JobState.COMPLETED
+
+
+async def test_new_credentials_are_tested_before_a_waiting_sync_uses_them(connected: Connect) -> None:
+    async with connected("jira", world_with(5)) as runner:
+        waiting = await runner.accept(SyncMode.FULL)
+        await change(runner, credentials=dict(runner.credentials))
+
+        with pytest.raises(ConflictError, match="test"):
+            await plan_sync(runner.database, runner.connectors, waiting, 1)
+
+        await probe_connection(runner.database, runner.connectors, OPERATOR, runner.slug)
+        assert await runner.run(waiting) is JobState.COMPLETED
 
 
 async def test_only_the_failed_part_runs_again(connected: Connect) -> None:
