@@ -112,7 +112,8 @@ async def _commits_page(api: GitHubAPI, part: Part, position: Position, most: in
     path = f"repositories/{part.scope}/commits"
     branches: Sequence[str | None] = choices.branches or (None,)
     number: int = position.get("branch", 0)
-    onward = {"branch": number + 1} if number + 1 < len(branches) else None
+    absent: Sequence[str] = position.get("absent", ())
+    onward = {"branch": number + 1, "absent": absent} if number + 1 < len(branches) else None
     head: Answer | SourceError | None = None
     if "url" in position:
         answer = await api.get(position["url"])
@@ -121,13 +122,19 @@ async def _commits_page(api: GitHubAPI, part: Part, position: Position, most: in
         if isinstance(head, SourceError):
             # Raises where the whole repository cannot be seen any more.
             repository = await api.get(f"repositories/{part.scope}")
-            gaps = _missing_branch(part, head, branches[number])
-            return Page(read_at=repository.read_at, next=onward, gaps=gaps)
+            # No commits in an empty repository is how it should be; a followed branch that is not there has to be told.
+            if head.status == 409:
+                return Page(read_at=repository.read_at, next=onward)
+            absent = [*absent, branches[number] or "that is the default one"]
+            gap = Gap(
+                part.stream, part.scope, Trouble.NOT_FOUND, f"There is no branch {', '.join(absent)}", head.status
+            )
+            return Page(read_at=repository.read_at, next=onward and {**onward, "absent": absent}, gaps=[gap])
         since = {"since": walks.to_since(part.since - _LATE_PUSHES)} if part.since else {}
         size = min(most or walks.PAGE_SIZE, walks.PAGE_SIZE)
         answer = await api.get(path, {"sha": walks.rows_of(head)[0]["sha"], "per_page": size, **since})
     if link := answer.link("next"):
-        onward = {"branch": number, "url": link}
+        onward = {"branch": number, "url": link, "absent": absent}
     return _page(part, Step(walks.rows_of(answer), answer, onward), most, first=head)
 
 
@@ -139,14 +146,6 @@ async def _head(api: GitHubAPI, path: str, branch: str | None) -> Answer | Sourc
         if error.status in {404, 409}:
             return error
         raise
-
-
-def _missing_branch(part: Part, error: SourceError, branch: str | None) -> tuple[Gap, ...]:
-    """No commits in an empty repository is how it should be; a followed branch that is not there has to be told."""
-    if error.status == 409:
-        return ()
-    detail = f"There is no branch {branch}" if branch else "The default branch is not there"
-    return (Gap(part.stream, part.scope, Trouble.NOT_FOUND, detail, error.status),)
 
 
 async def _projects_page(api: GitHubAPI, part: Part, position: Position | None, most: int | None) -> Page:

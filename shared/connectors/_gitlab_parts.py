@@ -279,8 +279,8 @@ def _asked(part: Part, found: _Found) -> dict[str, list[_Asked]]:
     for identity, key in [*named, *((None, str(key)) for key in part.query.get("keys", ()))]:
         match = shape.fullmatch(key)
         if match is None:
-            hint = "Keys look like group/project#12, and group/project!12 for merge requests"
-            raise SourceError(Trouble.BAD_REQUEST, f"{key!r} is no key", hint=hint)
+            sign = "#" if part.stream is Stream.ISSUES else "!"
+            raise SourceError(Trouble.BAD_REQUEST, f"{key!r} is no key", hint=f"Keys look like group/project{sign}12")
         project = part.scope if identity and part.scope.isdecimal() else match[1]
         asked.setdefault(project, []).append(_Asked(identity, key, match[2]))
     return asked

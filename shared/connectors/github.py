@@ -58,6 +58,9 @@ RepositoryName = Annotated[
     str, BeforeValidator(_without_address), StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$", max_length=140)
 ]
 
+# An empty beginning would make every label a priority.
+Word = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
 
 class GitHubSettings(ConnectorSettings):
     """What to read, and what labels mean: GitHub's issues have neither priority nor status of their own."""
@@ -65,20 +68,20 @@ class GitHubSettings(ConnectorSettings):
     repositories: tuple[RepositoryName, ...] = Field(
         (), title="Repositories", description="Empty: all the token can see", examples=[["tidewater/harbor"]]
     )
-    branches: tuple[str, ...] = Field(
+    branches: tuple[Word, ...] = Field(
         (), title="Branches", description="Followed for commits; empty: the default branch", examples=[["main"]]
     )
-    priority_labels: tuple[str, ...] = Field(
+    priority_labels: tuple[Word, ...] = Field(
         ("priority:", "priority/", "severity:", "severity/"),
         title="Priority labels",
         description="Beginnings of labels whose rest is the priority",
     )
-    status_labels: tuple[str, ...] = Field(
+    status_labels: tuple[Word, ...] = Field(
         ("status:", "status/"),
         title="Status labels",
         description="Beginnings of labels whose rest is the status of an open issue",
     )
-    type_labels: tuple[str, ...] = Field(
+    type_labels: tuple[Word, ...] = Field(
         ("type:", "type/", "kind/"),
         title="Type labels",
         description="Beginnings of labels whose rest is the type of an issue that has none",

@@ -141,6 +141,9 @@ class JiraConnector:
         cloud, _ = await self._site.about()
         me = await self._site.get(await self._site.api("myself"))
         granted, missing = await self._permissions()
+        if self._settings.field_mapping:
+            # Raises where it names a field that is not there.
+            await self._site.fields()
         scopes, gaps = await self.scopes()
         warnings = [f"{gap.scope}: {gap.detail}" for gap in gaps]
         if Stream.WORKLOGS in self._families.wanted and not await self._site.tracks_time():

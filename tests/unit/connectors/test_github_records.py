@@ -246,3 +246,9 @@ class TestSettings:
         )
 
         assert str(connector._api.http._base) == "https://api.github.com/"
+
+
+@pytest.mark.parametrize("field", ["priority_labels", "status_labels", "type_labels", "branches"])
+def test_an_empty_word_is_no_setting(field: str) -> None:
+    with pytest.raises(ValidationError):
+        GitHubSettings(**{field: ("",)})  # type: ignore[arg-type]

@@ -293,6 +293,14 @@ async def test_a_check_tells_who_and_how_much(cloud: bool) -> None:
     assert probe.counts == {str(project.id): 50 for project in world.projects.values()}
 
 
+async def test_a_check_refuses_a_mapping_to_a_field_that_is_not_there() -> None:
+    async with connected(seeded(20), field_mapping={"severity": "Graveness"}) as (_, jira):
+        with pytest.raises(SourceError, match="Graveness") as caught:
+            await jira.check()
+
+    assert caught.value.trouble is Trouble.BAD_REQUEST
+
+
 async def test_a_check_counts_many_projects_at_once() -> None:
     world = seeded(60, projects=tuple(f"DOCK{number}" for number in range(21)))
     async with connected(world) as (tracker, jira):
