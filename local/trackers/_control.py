@@ -94,6 +94,10 @@ def _fault(tracker: "Tracker", values: Values) -> None:
     tracker.faults.append(Fault(**values))
 
 
+def _renew(tracker: "Tracker", _values: Values) -> None:
+    tracker.expired = False
+
+
 def _latency(tracker: "Tracker", values: Values) -> None:
     tracker.latency = values["seconds"]
 
@@ -117,6 +121,7 @@ _ACTIONS: Mapping[str, Callable[["Tracker", Values], Values | None]] = {
     "edit": _edit,
     "change": _change,
     "fault": _fault,
+    "renew": _renew,
     "latency": _latency,
     "hook": _hook,
     "hook-fault": _hook_fault,

@@ -88,7 +88,7 @@ class _Work:
     async def doubt(self, stream: Stream, scope: str, trouble: Trouble, detail: str) -> None:
         """Tell of something that only a person can judge."""
         await self.tell("error", stream, scope, detail, [])
-        advice = f"{detail}. Check the account's permissions, or sync with accept_absences"
+        advice = f"{detail}. Check permissions and filters; if it is right so, sync with accept_absences"
         gap = Gap(stream, scope, trouble, advice)
         await coverage.note_gaps(self.connection, self.stored.id, [gap], absences=True)
 

@@ -36,6 +36,7 @@ class CoverageGap(BaseModel):
 
     stream: str
     scope: str
+    scope_name: str = Field(description="What people call it, where that is known", examples=["tidewater/harbor"])
     trouble: str = Field(examples=["PERMISSION_DENIED"])
     status: int | None
     detail: str

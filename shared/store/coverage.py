@@ -89,11 +89,20 @@ async def forget_elsewhere(
 
 
 async def list_gaps(connection: Connection, connection_id: UUID) -> list[dict[str, Any]]:
-    """What cannot be read: stream, scope, trouble, status, detail, since, last_seen_at, absences."""
+    """What cannot be read: stream, scope and its name, trouble, status, detail, since, last_seen_at, absences."""
     cursor = await connection.execute(
         """
-        select stream, scope, trouble, status, detail, since, last_seen_at, absences from coverage_gaps
-         where connection_id = %s order by since, stream, scope limit 1000
+        select gap.stream, gap.scope, coalesce(read.scope_name, project.key, gap.scope) as scope_name,
+               trouble, status, detail, since, last_seen_at, absences
+          from coverage_gaps gap
+          join connections on connections.id = gap.connection_id
+          left join lateral (
+               select scope_name from sync_states state
+                where state.connection_id = gap.connection_id and state.scope = split_part(gap.scope, ':', 1) limit 1
+               ) read on true
+          left join projects project
+            on project.import_source = connections.slug and project.external_id = split_part(gap.scope, ':', 1)
+         where gap.connection_id = %s order by since, stream, scope limit 1000
         """,
         (connection_id,),
     )

@@ -19,6 +19,7 @@ from shared.services.manage_connections import ConnectionChange, change_connecti
 from shared.services.plan_sync import plan_sync
 from shared.services.probe_connection import probe_connection
 from shared.services.run_schedules import start_due_syncs
+from shared.services.watch_connections import find_state
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.pipeline import RecordingPurge
@@ -134,7 +135,7 @@ async def test_a_forbidden_project_is_told_and_the_others_are_read(connected: Co
     world = world_with(3, "gitlab")
     world.create("PETREL")
     world.advance(HOUR)
-    async with connected("gitlab", world) as runner:
+    async with connected("gitlab", world, streams=["issues", "comments", "projects"]) as runner:
         path = f"/projects/{world.projects['PETREL'].id}/issues"
         runner.tracker.faults.append(
             Fault(kind="status", status=403, body='{"message": "403 Forbidden"}', path=path, times=99)
@@ -144,6 +145,8 @@ async def test_a_forbidden_project_is_told_and_the_others_are_read(connected: Co
 
         gaps = await runner.fetch("select scope, trouble, status from coverage_gaps where stream = 'issues'")
         assert gaps == [{"scope": str(world.projects["PETREL"].id), "trouble": "PERMISSION_DENIED", "status": 403}]
+        told = (await find_state(runner.database, runner.slug)).coverage_gaps
+        assert {each.scope_name for each in told} == {"tidewater/petrel"}
         assert len(await stored_issues(runner)) == 3
         runner.tracker.faults.clear()
         assert await runner.sync() is JobState.COMPLETED
