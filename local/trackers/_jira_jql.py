@@ -33,6 +33,12 @@ _TEXTS: dict[str, Callable[[Issue], Sequence[str]]] = {
     "priority": lambda issue: (issue.priority.lower(),),
     "labels": lambda issue: [label.lower() for label in issue.labels],
 }
+# Fields that are searched for words, with "~" only.
+_WORDS: dict[str, Callable[[Issue], str]] = {
+    "summary": lambda issue: issue.title,
+    "description": lambda issue: issue.body,
+    "text": lambda issue: f"{issue.title} {issue.body}",
+}
 STATUS = {"open": ("To Do", "new"), "in_progress": ("In Progress", "indeterminate"), "done": ("Done", "done")}
 Predicate = Callable[[Issue], bool]
 
@@ -130,9 +136,15 @@ class Jql:
             self._expect(")")
             return inner
         name = self._next().text.lower()
-        if name not in {"project", "updated", "created", *_KEY_FIELDS, *_TEXTS}:
+        if name not in {"project", "updated", "created", *_KEY_FIELDS, *_TEXTS, *_WORDS}:
             raise JqlError(f"Field '{name}' does not exist or you do not have permission to view it.")
-        return [self._clause(name)]
+        return [self._holds(name) if name in _WORDS else self._clause(name)]
+
+    def _holds(self, name: str) -> Predicate:
+        if not self._sign("~"):
+            raise JqlError(f"The operator '{self._next().text}' is not supported by the '{name}' field.")
+        words, told = self._next().text.lower().split(), _WORDS[name]
+        return lambda issue: all(word in told(issue).lower() for word in words)
 
     def _clause(self, name: str) -> Clause:
         sign = self._next().text.lower()

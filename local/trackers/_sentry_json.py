@@ -21,7 +21,9 @@ _KIND_OF = {
     "Task": ("generic", "performance_n_plus_one_db_queries", "db_query"),
     "Story": ("default", "error", "error"),
 }
-_TERM = re.compile(r"(\w+):(>=|<=|>|<)?(\S+)")
+_TERM = re.compile(r"(\w+):(>=|<=|>|<)?(\[[^\]]*\]|\S+)")
+# A list in brackets may have spaces in it.
+_TERMS = re.compile(r"\w+:\[[^\]]*\]|\S+")
 _STATES = {"unresolved": False, "resolved": True}
 
 
@@ -45,7 +47,7 @@ def millis(moment: datetime) -> int:
 def parse_query(text: str, now: datetime) -> Matches:
     """The terms is:, firstSeen:, lastSeen: and level: of Sentry's search."""
     tests: list[Matches] = []
-    for term in text.split():
+    for term in _TERMS.findall(text):
         match = _TERM.fullmatch(term)
         if match is None:
             raise BadQueryError(f"Error parsing search query: {term}")
@@ -55,7 +57,8 @@ def parse_query(text: str, now: datetime) -> Matches:
         elif name in {"lastSeen", "firstSeen"}:
             tests.append(_time_test(name, operator, value, now))
         elif name == "level":
-            tests.append(lambda issue, level=value: level_of(issue) == level)
+            levels = {each.strip() for each in value.strip("[]").split(",")}
+            tests.append(lambda issue, levels=levels: level_of(issue) in levels)
         else:
             raise BadQueryError(f"Error parsing search query: invalid value for {name}")
     return lambda issue: all(test(issue) for test in tests)

@@ -236,7 +236,7 @@ class Tracker:
     async def _control(self, request: web.Request) -> web.Response:
         try:
             told = steer(self, request.match_info["action"], orjson.loads(await request.read() or b"{}"))
-        except HookError as error:
+        except (HookError, TypeError, LookupError) as error:
             return json_response({"message": str(error)}, status=422)
         if told is None:
             raise web.HTTPNotFound

@@ -166,6 +166,18 @@ async def test_another_process_registers_changes_and_watches(receiver: Receiver)
     assert (wrong.status_code, unknown.status_code) == (422, 422)
 
 
+async def test_a_token_that_expired_is_made_valid_again() -> None:
+    async with SentryTracker(small()) as tracker:
+        await asked(tracker, "POST", "/_control/fault", json={"kind": "expired"})
+        headers = {"Authorization": f"Bearer {tracker.token}"}
+        expired = await asked(tracker, "GET", "/api/0/organizations/tidewater/", headers=headers)
+        await asked(tracker, "POST", "/_control/renew")
+        renewed = await asked(tracker, "GET", "/api/0/organizations/tidewater/", headers=headers)
+        senseless = await asked(tracker, "POST", "/_control/change", json={"what": "comment", "text": "?"})
+
+    assert (expired.status_code, renewed.status_code, senseless.status_code) == (401, 200, 422)
+
+
 # Jira
 
 
