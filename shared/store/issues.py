@@ -1,5 +1,6 @@
 """Reading normalized issues: lists by keyset, one with all that belongs to it."""
 
+import re
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, LiteralString
@@ -51,6 +52,7 @@ async def list_issues(
             ),
             "deleted": False,
             **filters,
+            "text": _escaped(filters.get("text")),
             "before_at": before[0] if before else None,
             "before_source": before[1] if before else None,
             "before_id": before[2] if before else None,
@@ -58,6 +60,11 @@ async def list_issues(
         },
     )
     return await cursor.fetchall()
+
+
+def _escaped(text: str | None) -> str | None:
+    """A text that LIKE takes as it is."""
+    return re.sub(r"([\\%_])", r"\\\1", text) if text else text
 
 
 async def has_label(connection: Connection, import_source: str) -> bool:

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from local.trackers.github import GitHubTracker
 from local.trackers.known import tracker_of
@@ -154,6 +155,20 @@ async def test_issues_are_listed_page_by_page_and_shown_with_all_that_belongs_to
     assert [comment["body"] for comment in one["comments"]] == [comment.body for comment in commented.comments]
     assert one["payload"]["key"] == commented.key
     assert len(done) == sum(issue.status == "done" for issue in tracker.world.all_current())
+
+
+@pytest.mark.parametrize("text", ["100% of_all", "c:\\temp", "%", "_", "\\"])
+async def test_signs_in_a_search_stand_for_themselves(
+    text: str, operator: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
+) -> None:
+    tracker.world.create("HARBOR", title="Lost 100% of_all in c:\\temp")
+    tracker.world.advance(3_600)
+    asked = await operator.post("/api/import/jira/execute", json={"connection": "petrel", "mode": "full"})
+    await run(database, tracker, asked.json()["job_id"])
+
+    found = await operator.get("/api/issues", params={"text": text})
+
+    assert [issue["title"] for issue in found.json()["items"]] == ["Lost 100% of_all in c:\\temp"]
 
 
 async def test_named_issues_are_imported_from_json_at_the_door_of_files(
