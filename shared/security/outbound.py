@@ -22,10 +22,10 @@ _RESOLVE_SECONDS = 10
 _MOST_ADDRESSES = 3
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 # Ways to write an IPv4 address that nobody uses any more and some stacks still follow, and addresses that look public:
-# the fabric controller of an Azure host answers its guests at one.
+# those of a network's own routing (RFC 9602), and the one where the fabric controller of an Azure host answers guests.
 # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
 _NEVER = (
-    *(ipaddress.ip_network(each) for each in ("::/96", "::ffff:0:0:0/96", "fec0::/10")),
+    *(ipaddress.ip_network(each) for each in ("::/96", "::ffff:0:0:0/96", "fec0::/10", "5f00::/16")),
     ipaddress.ip_network("168.63.129.16/32"),
 )
 _HINT = "Use the tracker's public https address; only a local stack may allow private ones (ALLOW_PRIVATE_ADDRESSES)"

@@ -207,6 +207,15 @@ async def test_projects_are_named_however_they_are_capitalized(
     assert seen.json()["scopes"] == ["HARBOR"], seen.text
 
 
+async def test_a_limit_by_the_second_is_no_cause_for_alarm(admin: httpx.AsyncClient) -> None:
+    async with tracker_of("sentry", seeded(60)) as tracker:
+        await admin.post("/api/integrations", json=registration(tracker))
+        tested = (await admin.post("/api/integrations/petrel/test")).json()
+
+    assert tested["quota"]["remaining"] < tested["estimated_calls"]
+    assert not any("pause" in warning for warning in tested["warnings"])
+
+
 async def test_a_path_that_leads_nowhere_is_told_as_such(admin: httpx.AsyncClient, tracker: Tracker) -> None:
     body = registration(tracker)
     await admin.post("/api/integrations", json={**body, "base_url": f"{body['base_url']}/jira"})
