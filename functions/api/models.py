@@ -104,7 +104,7 @@ def job_links(status: JobStatus) -> dict[str, Link]:
         links["rejections_csv"] = Link(method="GET", href=f"{base}/rejections?format=csv")
         links["dismiss"] = Link(method="POST", href=f"{base}/rejections/dismiss")
         stored = status.state is JobState.COMPLETED or not status.options.atomic
-        if status.state in ENDED and stored:
+        if status.state in ENDED and stored and status.kind is not JobKind.SYNC:
             links["replay"] = Link(method="POST", href=f"{base}/rejections/replay")
     if status.state is JobState.COMPLETED and status.kind is not JobKind.PROJECTS:
         links["issues"] = Link(method="GET", href=f"/api/issues?import_source={status.import_source}")

@@ -11,7 +11,7 @@ from uuid import UUID
 from shared.blobs import Blobs
 from shared.domain.caller import Caller
 from shared.domain.errors import ConflictError
-from shared.domain.job import ENDED, ImportOptions, ImportRequest, JobState, Priority
+from shared.domain.job import ENDED, ImportOptions, ImportRequest, JobKind, JobState, Priority
 from shared.domain.rejection import RejectionState
 from shared.files import corrections
 from shared.files.detect import HEAD_BYTES, detect
@@ -82,6 +82,11 @@ def _replayable(job: Job) -> Layout:
     """How the job's file was read; ConflictError if its rejections cannot be imported by themselves."""
     if job.state not in ENDED:
         raise ConflictError(f"The job is still {job.state}", hint="Wait for its end, or cancel it")
+    if job.kind is JobKind.SYNC:
+        raise ConflictError(
+            "Records of a tracker are mended there",
+            hint="The next sync reads them again; dismiss what nobody will mend",
+        )
     if job.layout is None:
         raise ConflictError("This file was refused as a whole", hint="Import a mended file as a new job")
     if job.options.atomic and job.state is not JobState.COMPLETED:

@@ -102,6 +102,24 @@ async def test_keys_nobody_knows_are_told(
     assert warning.startswith("Of 2 keys the source knows 1")
 
 
+async def test_a_record_the_tracker_has_to_mend_is_not_replayed(admin: httpx.AsyncClient, database: Database) -> None:
+    world = seeded(3)
+    world.create("HARBOR", title="")
+    async with tracker_of("gitlab", world) as tracker:
+        await admin.post("/api/integrations", json=registration(tracker))
+        await admin.post("/api/integrations/petrel/test")
+        asked = await admin.post("/api/import/gitlab/execute", json={"connection": "petrel", "mode": "full"})
+        await run(database, tracker, asked.json()["job_id"])
+
+    status = (await admin.get(asked.headers["Location"])).json()
+    replayed = await admin.post(f"/api/import/{status['job_id']}/rejections/replay")
+
+    assert status["counts"]["rejected"] == 1
+    assert "dismiss" in status["links"]
+    assert "replay" not in status["links"]
+    assert (replayed.status_code, "next sync" in replayed.json()["hint"]) == (409, True)
+
+
 async def test_a_job_whose_connection_was_removed_is_not_retried(
     admin: httpx.AsyncClient, connected: dict[str, Any], database: Database, tracker: Tracker
 ) -> None:
