@@ -170,6 +170,12 @@ class SentryConnector:
             parts = [Part(kind=PartKind.CENSUS, stream=Stream.ISSUES, scope=each.id) for each in scopes[:_MOST_COUNTED]]
             counted = await together(self._api.count_issues(self._search(part, Place(), 1)) for part in parts)
         except SourceError as refused:
+            if refused.trouble is Trouble.NOT_FOUND and self._settings.environments:
+                # The organization and its projects have just been seen.
+                names = ", ".join(self._settings.environments)
+                detail = f"Sentry does not know every environment of: {names}"
+                hint = "Correct the environments in the settings"
+                raise SourceError(Trouble.NOT_FOUND, detail, status=refused.status, hint=hint) from refused
             if refused.trouble is not Trouble.PERMISSION_DENIED:
                 raise
             return {}

@@ -838,7 +838,7 @@ async def test_a_refused_issue_is_a_gap_and_an_empty_answer_is_no_deletion(world
     async with connected(world) as (tracker, connector):
         tracker.faults.append(Fault("status", status=403, path=f"/issues/{first.id}/", body="{}"))
         page = await connector.fetch(issues_of(world, kind=PartKind.KEYS, query=query), None)
-        tracker.faults.append(Fault("status", status=200, path=f"/issues/{first.id}/", body=""))
+        tracker.faults.append(Fault("status", status=200, path=f"/issues/{first.id}/", body="", times=9))
         with pytest.raises(SourceError) as caught:
             await connector.fetch(issues_of(world, kind=PartKind.KEYS, query=query), None)
 
@@ -861,6 +861,15 @@ async def test_the_check_tells_who_where_and_what_is_missing(world: World) -> No
     assert probe.missing == ["member:read: users"]
     assert probe.quota is not None
     assert (probe.quota.limit, probe.quota.remaining) == (40, 39)
+
+
+async def test_the_check_names_the_environments_it_cannot_find(world: World) -> None:
+    async with connected(world, environments=["production", "moon"]) as (_, connector):
+        with pytest.raises(SourceError, match="moon") as caught:
+            await connector.check()
+
+    assert caught.value.trouble is Trouble.NOT_FOUND
+    assert "environments" in caught.value.hint
 
 
 async def test_the_check_counts_issues_resolved_ones_too(world: World) -> None:
