@@ -24,6 +24,7 @@ from shared.connectors._body import is_html, read, value_of
 from shared.connectors._json import from_json
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
+from shared.domain.nul import NUL, without_nul
 from shared.domain.redaction import REDACTED
 
 TIMEOUT = httpx.Timeout(30, connect=10)
@@ -82,7 +83,7 @@ class Refusal:
     def json(self) -> Any:
         """The body as JSON, or None; errors come as HTML, plain text or nothing as well."""
         with suppress(orjson.JSONDecodeError):
-            return orjson.loads(self.text)
+            return without_nul(orjson.loads(self.text))
         return None
 
     @property
@@ -277,7 +278,7 @@ class TrackerHTTP:
         return response, content
 
     def _refused(self, response: httpx.Response, content: bytes, secrets: Iterable[str]) -> SourceError:
-        text = content.decode(errors="replace")
+        text = content.decode(errors="replace").replace(NUL, "")
         for secret in secrets:
             # Some trackers and proxies repeat the request in their error; what they say is shown and stored.
             text = text.replace(secret, REDACTED)

@@ -12,17 +12,25 @@ from typing import Any, cast, overload
 import msgspec
 import orjson
 
+from shared.domain.nul import NUL_IN_JSON, without_nul
 
-def from_json(content: bytes | memoryview) -> Any:
+
+def from_json(content: bytes) -> Any:
     """The value of a JSON text. Text that was cut in the middle of a character costs that character, not the page.
 
-    Raises ValueError for what is no JSON.
+    Names, records and messages alike end in a database that knows no NUL, so they have none. Raises ValueError for what
+    is no JSON.
     """
+    value = _parse(content)
+    return without_nul(value) if NUL_IN_JSON in content else value
+
+
+def _parse(content: bytes) -> Any:
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
         with suppress(RecursionError):
-            return _mended(json.loads(bytes(content).decode(errors="replace"), parse_constant=lambda _: None))
+            return _mended(json.loads(content.decode(errors="replace"), parse_constant=lambda _: None))
         raise
 
 
@@ -55,4 +63,4 @@ class Unread[T](Sequence[T]):
     def __getitem__(self, index: int | slice) -> "T | Unread[T]":
         if isinstance(index, slice):
             return Unread(self._texts[index], self._make)
-        return self._make(from_json(memoryview(self._texts[index])))
+        return self._make(from_json(bytes(self._texts[index])))

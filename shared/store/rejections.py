@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.domain.nul import storable, without_nul
 from shared.domain.rejection import Problem, RejectionState
 from shared.store.database import Connection
 
@@ -49,9 +50,10 @@ async def insert_rejections(connection: Connection, job_id: UUID, batch: int, br
     statement = "copy rejections (job_id, batch, row_number, external_id, problems, payload) from stdin"
     async with connection.cursor().copy(statement) as copy:
         for record in broken:
-            problems = orjson.dumps([problem.model_dump(exclude_none=True) for problem in record.problems])
-            payload = orjson.dumps(record.payload)
-            await copy.write_row((job_id, batch, record.row, record.external_id, problems.decode(), payload.decode()))
+            problems = storable(orjson.dumps([problem.model_dump(exclude_none=True) for problem in record.problems]))
+            payload = storable(orjson.dumps(record.payload))
+            known_by = without_nul(record.external_id)
+            await copy.write_row((job_id, batch, record.row, known_by, problems.decode(), payload.decode()))
 
 
 async def mark_replayed(connection: Connection, parent_job_id: UUID, ids: Sequence[int], replay_job_id: UUID) -> None:

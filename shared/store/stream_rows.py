@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from operator import attrgetter
 from types import NoneType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 
+from shared.domain.nul import NUL, NUL_IN_JSON, storable
 from shared.domain.stream import Stream
 from shared.store.copying import BETWEEN, NULL, QUOTE
 
@@ -16,7 +17,6 @@ TABLES: Mapping[Stream, str] = {
     Stream.HISTORY: "issue_history",
     Stream.USERS: "people",
 }
-_NUL, _NUL_IN_JSON = "\x00", b"\\u0000"
 
 
 class Row(NamedTuple):
@@ -31,8 +31,7 @@ class Row(NamedTuple):
 
 def as_json(rows: Sequence[Row], tail: Mapping[str, str]) -> str:
     """Rows for jsonb_populate_recordset; `tail` are columns they all share. NULs, which trackers allow, are gone."""
-    encoded = orjson.dumps([_complete(row, tail) for row in rows])
-    return (orjson.dumps(_without_nul(orjson.loads(encoded))) if _NUL_IN_JSON in encoded else encoded).decode()
+    return storable(orjson.dumps([_complete(row, tail) for row in rows])).decode()
 
 
 def as_lines(rows: Sequence[Row], columns: Sequence[str], tail: Mapping[str, str]) -> bytes | None:
@@ -56,7 +55,7 @@ def as_lines(rows: Sequence[Row], columns: Sequence[str], tail: Mapping[str, str
     quotes = len(rows) * 2 * (len(columns) + 3 + len(tail))
     nulls = sum(values.count(None) for values in fields)
     plain = lines.count(QUOTE.encode()) == quotes and lines.count(NULL.encode()) == nulls
-    return lines if plain and _NUL.encode() not in lines and _NUL_IN_JSON not in lines else None
+    return lines if plain and NUL.encode() not in lines and NUL_IN_JSON not in lines else None
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
@@ -87,16 +86,3 @@ def _complete(row: Row, tail: Mapping[str, str]) -> dict[str, Any]:
         "content_hash": f"\\x{row.content_hash.hex()}",
         "scope": row.scope,
     }
-
-
-def _without_nul(value: Any) -> Any:
-    match value:
-        case str():
-            return value.replace(_NUL, "")
-        case list():
-            return [_without_nul(each) for each in cast("list[Any]", value)]
-        case dict():
-            named = cast("dict[str, Any]", value)
-            return {name.replace(_NUL, ""): _without_nul(each) for name, each in named.items()}
-        case _:
-            return value

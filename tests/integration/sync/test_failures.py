@@ -270,6 +270,39 @@ async def test_a_null_character_costs_no_record(connected: Connect) -> None:
         assert titles == [{"title": "AB"}]
 
 
+@pytest.mark.parametrize("source", ["github", "gitlab", "jira", "servicenow"])
+async def test_a_null_character_in_a_rejection_costs_no_record(source: str, connected: Connect) -> None:
+    world = world_with(1, source)
+    world.create("HARBOR", title="A\x00" * 9_000)
+    world.advance(HOUR)
+    async with connected(source, world) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert len(await runner.fetch("select id from rejections")) == 1
+        assert len(await stored_issues(runner)) == 1
+
+
+async def test_a_null_character_in_a_name_costs_nothing(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = gitlab.issue_json
+    monkeypatch.setattr(gitlab, "issue_json", lambda *args: {**plain(*args), "mo\x00od": ["br\x00ight"]})
+    async with connected("gitlab", world_with(3, "gitlab")) as runner:
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        told = await runner.fetch("select payload ->> 'mood' as mood from issues")
+        assert {row["mood"] for row in told} == {'["bright"]'}
+
+
+async def test_a_null_character_in_a_refusal_is_told_without_it(connected: Connect) -> None:
+    async with connected("jira", world_with(1)) as runner:
+        body = '{"errorMessages": ["No\\u0000pe"]}'
+        runner.tracker.faults.append(Fault(kind="status", status=400, body=body, path="/search/jql", times=9))
+
+        assert await runner.sync(SyncMode.FULL) is JobState.FAILED
+
+        (job,) = await runner.fetch("select error ->> 'detail' as detail from jobs where state = 'failed'")
+        assert "Nope" in job["detail"]
+
+
 async def test_half_a_character_costs_that_character_and_no_page(
     connected: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
