@@ -1,10 +1,10 @@
 """Streams: the kinds of record a tracker yields, each normalized to one model and kept in one table."""
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 
 from shared.domain.issue import Severity, StatusCategory
 
@@ -33,7 +33,21 @@ def _without_nul(value: object) -> object:
 Text = str
 Identity = Annotated[str, BeforeValidator(_without_nul), Field(min_length=1, max_length=500)]
 Title = Annotated[str, Field(min_length=1, max_length=4_000)]
-Moment = AwareDatetime
+
+
+def _in_the_calendar(moment: datetime) -> datetime:
+    if not 1 < moment.year < 9_999:
+        try:
+            moment.astimezone(UTC)
+        except OverflowError:
+            # PostgreSQL would take it, and nobody could read it again.
+            raise ValueError("is before or after the calendar") from None
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_the_calendar)]
+# What a column of whole numbers holds.
+Seconds = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Record(BaseModel):
@@ -73,7 +87,7 @@ class Issue(Record):
     due_on: date | None = None
     resolution: Text | None = None
     story_points: float | None = None
-    estimate_seconds: int | None = None
+    estimate_seconds: Seconds | None = None
     resolved_at: Moment | None = None
 
 
@@ -98,7 +112,7 @@ class Worklog(IssueChild):
 
     author: Text | None = None
     started_at: Moment | None = None
-    seconds: int = 0
+    seconds: Seconds = 0
     comment: Text | None = None
 
 

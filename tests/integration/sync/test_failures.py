@@ -270,6 +270,33 @@ async def test_a_null_character_costs_no_record(connected: Connect) -> None:
         assert titles == [{"title": "AB"}]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"created_at": "0001-01-01T00:00:00.000+08:00"},
+        {"created_at": "9999-12-31T23:59:59.000-08:00"},
+        {"time_stats": {"time_estimate": 2**63}},
+    ],
+    ids=["before the calendar", "after the calendar", "more than a number holds"],
+)
+async def test_what_no_column_holds_is_a_rejection(
+    odd: dict[str, Any], connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = gitlab.issue_json
+    async with connected("gitlab", world_with(3, "gitlab")) as runner:
+        first = runner.tracker.world.all_current()[0].id
+        monkeypatch.setattr(gitlab, "issue_json", lambda *args: _bent(plain(*args), first, odd))
+
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert len(await runner.fetch("select external_id from rejections")) == 1
+        assert len(await runner.fetch("select source_created_at, estimate_seconds from issues")) == 2
+
+
+def _bent(record: dict[str, Any], which: int, values: dict[str, Any]) -> dict[str, Any]:
+    return {**record, **values} if record["id"] == which else record
+
+
 @pytest.mark.parametrize("source", ["github", "gitlab", "jira", "servicenow"])
 async def test_a_null_character_in_a_rejection_costs_no_record(source: str, connected: Connect) -> None:
     world = world_with(1, source)
