@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from shared.connectors._http import start_tally
+from shared.connectors._http import start_tally, together
 from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
 from shared.services.accept_sync import require_active
@@ -90,7 +90,8 @@ async def walk_parts(
         walkers = [
             _Walker(database, connector, settings, job, stored, lane * _WALKERS + number) for number in range(_WALKERS)
         ]
-        return _together(await asyncio.gather(*(_work(walker, deadline) for walker in walkers)))
+        # Whatever ends one walker, none is left at work behind the back of the next attempt.
+        return _sum_up(await together(_work(walker, deadline) for walker in walkers))
 
 
 async def _work(work: _Walker, deadline: float) -> LaneResult:
@@ -102,7 +103,7 @@ async def _work(work: _Walker, deadline: float) -> LaneResult:
     return LaneResult("more")
 
 
-def _together(results: list[LaneResult]) -> LaneResult:
+def _sum_up(results: list[LaneResult]) -> LaneResult:
     """How a lane ended whose walkers ended so."""
     outcomes = {result.outcome for result in results}
     for outcome in ("stop", "more"):

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict
 
@@ -122,25 +123,34 @@ async def claim_part(
 ) -> StoredPart | None:
     """The next part for a lane: its own unfinished one, else one nobody of this attempt has.
 
-    A lane that is run again finds the part its lost twin had; a new attempt may take everything.
+    A lane that is run again finds the part its lost twin had; a new attempt may take everything. What another lane is
+    about to claim is passed by. If nothing else is left it is waited for: the session that holds it may be that of a
+    worker that died, and the part would be read by nobody.
     """
-    cursor = await connection.execute(
-        """
-        update sync_parts set claimed_attempt = %(attempt)s, claimed_lane = %(lane)s
-         where job_id = %(job)s
-           and number = (
-               select number from sync_parts
-                where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
-                  and (claimed_attempt is distinct from %(attempt)s or claimed_lane = %(lane)s)
-                order by claimed_attempt is not distinct from %(attempt)s desc,
-                         case when %(backwards)s then -number else number end
-                limit 1 for update skip locked)
-        returning *
-        """,
-        {"job": job_id, "attempt": attempt, "lane": lane, "now": now, "backwards": lane % 2 == 1},
-    )
+    # One walker of a lane from the front, the other from the back: large pages and small ones come together then.
+    values = {"job": job_id, "attempt": attempt, "lane": lane, "now": now, "backwards": lane % 2 == 1}
+    cursor = await connection.execute(_CLAIM.format(sql.SQL("skip locked")), values)
     row = await cursor.fetchone()
+    if row is None:
+        cursor = await connection.execute(_CLAIM.format(sql.SQL("")), values)
+        row = await cursor.fetchone()
     return StoredPart.model_validate(row) if row else None
+
+
+_CLAIM = sql.SQL(
+    """
+    update sync_parts set claimed_attempt = %(attempt)s, claimed_lane = %(lane)s
+     where job_id = %(job)s
+       and number = (
+           select number from sync_parts
+            where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
+              and (claimed_attempt is distinct from %(attempt)s or claimed_lane = %(lane)s)
+            order by claimed_attempt is not distinct from %(attempt)s desc,
+                     case when %(backwards)s then -number else number end
+            limit 1 for update {})
+    returning *
+    """
+)
 
 
 async def lock_part(connection: Connection, job_id: UUID, number: int) -> StoredPart | None:

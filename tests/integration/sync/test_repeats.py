@@ -1,5 +1,6 @@
 """A step that runs again, on another worker or as a new attempt, changes nothing that is there."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,10 +9,12 @@ from psycopg import DataError
 
 from local.trackers.service import Call, Fault
 from local.trackers.world import World
+from shared.domain.errors import DatabaseUnavailableError
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
 from shared.services.finish_sync import finish_sync, give_up_sync
 from shared.services.plan_sync import plan_sync
+from shared.store import sync_ledger
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.settings import make_settings
@@ -84,6 +87,50 @@ async def test_two_workers_at_one_lane_end_the_sync(connected: Connect) -> None:
             assert await stored_issues(runner) == expected_issues(source, runner.tracker.world)
             seen = await runner.fetch("select sum(seen) as seen from sync_windows where state = 'closed'")
             assert seen == [{"seen": 30 + 30}], "issues or their comments were counted twice"
+
+
+async def test_a_part_that_a_dying_session_still_holds_is_not_left_unread(connected: Connect) -> None:
+    world = world_with(3, "gitlab")
+    async with connected("gitlab", world, concurrency=1) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        lanes = await plan_sync(runner.database, runner.connectors, job_id, 1)
+        async with runner.database.transaction() as dying:
+            await sync_ledger.lock_part(dying, job_id, 0)
+            walk = asyncio.ensure_future(runner.walk(job_id, 1, lanes))
+            while not walk.done() and not await is_anybody_waiting(runner):
+                pass
+
+        await walk
+
+        assert await runner.fetch("select state from sync_parts group by state") == [{"state": "done"}]
+        assert await stored_issues(runner) == expected_issues(SOURCES["gitlab"], world)
+
+
+async def is_anybody_waiting(runner: SyncRunner) -> bool:
+    """Whether a session waits for what another one holds."""
+    return bool(await runner.fetch("select from pg_stat_activity where wait_event_type = 'Lock'"))
+
+
+async def test_a_lane_that_breaks_leaves_nobody_at_work(connected: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+
+    async def work(walker: Any, _deadline: float) -> None:
+        if walker.number:
+            raise DatabaseUnavailableError("The database connection was lost")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(walker.number)
+
+    async with connected("jira", world_with(1, "jira")) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        monkeypatch.setattr("shared.services.walk_parts._work", work)
+
+        with pytest.raises(DatabaseUnavailableError):
+            await runner.lane(job_id, 1, 0)
+
+        assert ended == [0]
 
 
 async def test_a_retried_full_sync_knows_what_it_saw_before_it_failed(connected: Connect) -> None:
