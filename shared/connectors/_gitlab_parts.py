@@ -144,8 +144,8 @@ async def _notes(api: GitLabAPI, raw: Mapping[str, Any], scope: str, choices: Ch
     try:
         notes = await every_row(api.get, path, {"sort": "asc", "order_by": "created_at"})
     except SourceError as error:
-        # 404: the issue was deleted or hidden since the list was made; the census tells.
-        if error.trouble is not Trouble.NOT_FOUND:
+        # An issue that was deleted or hidden since the list was made has none; the census tells.
+        if error.trouble is not Trouble.NOT_FOUND or await _is_there(api, raw):
             found.gaps.append(gap_of(Stream.COMMENTS, scope, error))
         return found
     issue = str(raw["id"])
@@ -157,6 +157,11 @@ async def _notes(api: GitLabAPI, raw: Mapping[str, Any], scope: str, choices: Ch
         if notes.certain:
             found.complete.append(Children(stream, issue, frozenset(str(row["id"]) for row in own)))
     return found
+
+
+async def _is_there(api: GitLabAPI, raw: Mapping[str, Any]) -> bool:
+    rows = await _numbered(api, f"projects/{raw['project_id']}/issues", [str(raw["iid"])])
+    return any(row["id"] == raw["id"] for row in rows)
 
 
 async def _merge_requests_page(api: GitLabAPI, part: Part, position: Position | None, most: int | None) -> Page:

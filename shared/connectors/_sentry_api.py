@@ -43,11 +43,14 @@ class Extra:
 
     data: Any = None
     refused: SourceError | None = None
+    # Whether what it belongs to is there, though this is said not to be.
+    orphaned: bool = False
 
     @property
     def denied(self) -> SourceError | None:
-        """The refusal, if it is about rights; what is not there any more is refused without that."""
-        return self.refused if self.refused and self.refused.trouble is Trouble.PERMISSION_DENIED else None
+        """The refusal, if it keeps something away; what went with its issue is refused without that."""
+        rights = self.refused is not None and self.refused.trouble is Trouble.PERMISSION_DENIED
+        return self.refused if rights or self.orphaned else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class SentryAPI:
         except SourceError as refused:
             if refused.trouble not in _ABSENT:
                 raise
-            return Extra(refused=refused)
+            issue = (await self.issue(issue_id)).data if refused.trouble is Trouble.NOT_FOUND else None
+            return Extra(refused=refused, orphaned=is_object(issue) and str(issue.get("id")) == issue_id)
         return Extra([raw for answer in pages for raw in to_objects(answer) if raw.get("id")])
 
     async def project(self, slug: str) -> Extra:

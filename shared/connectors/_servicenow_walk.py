@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,7 +28,7 @@ class Reading:
     table: str
     query: str = ""
     fields: str = ""
-    limit: int = ROWS_A_PAGE
+    limit: int = field(default_factory=lambda: ROWS_A_PAGE)
     # Every field with its label, so that a page is large.
     wide: bool = False
     since: datetime | None = None

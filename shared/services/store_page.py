@@ -47,7 +47,7 @@ async def store_page(
     await _note_lag(connection, stored, part, work.news.get(part.stream))
     await _mark_gone(writer, page, counts, fresh=work.created)
     await _keep_refused(connection, job, part, normalized, counts)
-    await coverage.note_gaps(connection, stored.id, page.gaps)
+    await _note_gaps(connection, stored, part, page)
     await _note_seen(connection, job, part, page, normalized, written=work.written[part.stream])
     stepped = await sync_ledger.save_step(
         connection,
@@ -279,10 +279,21 @@ def _is_whole(part: StoredPart, job: Job) -> bool:
     return part.kind == PartKind.WINDOW and full and part.since is None
 
 
+async def _note_gaps(connection: Connection, stored: StoredConnection, part: StoredPart, page: Page) -> None:
+    """A window goes on without what its page could not bring; of places in a scope the census knows."""
+    inside = [gap for gap in page.gaps if part.kind == PartKind.WINDOW and gap.scope == part.scope]
+    await coverage.note_gaps(connection, stored.id, inside, inside=True)
+    await coverage.note_gaps(connection, stored.id, [gap for gap in page.gaps if gap not in inside])
+
+
 async def _close(connection: Connection, stored: StoredConnection, part: StoredPart, page: Page, *, met: bool) -> None:
     if part.kind in {PartKind.SNAPSHOT, PartKind.CENSUS}:
         await coverage.note_read(connection, stored.id, part, census=part.kind == PartKind.CENSUS)
-    if part.kind in {PartKind.SNAPSHOT, PartKind.WINDOW}:
+    began = part.read_from or page.read_at
+    if part.window_id is not None:
+        # Parts of one window are read one after another: the last one speaks for all.
+        began = await sync_ledger.find_began(connection, part.window_id)
+    if began and part.kind in {PartKind.SNAPSHOT, PartKind.WINDOW}:
         traits = connector_class(stored.source).streams
         # A walk that met no record has asked for the children of none: their gaps stay.
         children = [stream for stream, each in traits.items() if each.parent is part.stream and met]
@@ -291,7 +302,8 @@ async def _close(connection: Connection, stored: StoredConnection, part: StoredP
             stored.id,
             streams=[part.stream, *children],
             scope=part.scope,
-            before=part.read_from or page.read_at,
+            before=began,
+            whole=part.kind == PartKind.SNAPSHOT or part.since is None,
         )
 
 

@@ -26,33 +26,51 @@ class Refused(Protocol):
 
 
 async def note_gaps(
-    connection: Connection, connection_id: UUID, gaps: Iterable[Refused], *, absences: bool = False
+    connection: Connection,
+    connection_id: UUID,
+    gaps: Iterable[Refused],
+    *,
+    absences: bool = False,
+    inside: bool = False,
 ) -> None:
-    """Keep what could not be read; the time since when stays. `absences`: only a comparison can take it back."""
+    """Keep what could not be read; the time since when stays.
+
+    `absences`: only a comparison can take it back. `inside`: the window it was met in goes on, so only a reading of
+    everything can.
+    """
     for gap in gaps:
         await connection.execute(
             """
-            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail, absences)
-            values (%s, %s, %s, %s, %s, %s, %s)
+            insert into coverage_gaps (connection_id, stream, scope, trouble, status, detail, absences, inside)
+            values (%s, %s, %s, %s, %s, %s, %s, %s)
                 on conflict (connection_id, stream, scope) do update
                set trouble = excluded.trouble, status = excluded.status, detail = excluded.detail,
-                   absences = excluded.absences, last_seen_at = now()
+                   absences = excluded.absences, inside = coverage_gaps.inside or excluded.inside, last_seen_at = now()
             """,
-            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail, absences),
+            (connection_id, gap.stream, gap.scope, gap.trouble, gap.status, gap.detail, absences, inside),
         )
 
 
 async def close_gaps(
-    connection: Connection, connection_id: UUID, *, streams: Sequence[Stream], scope: str, before: datetime
+    connection: Connection,
+    connection_id: UUID,
+    *,
+    streams: Sequence[Stream],
+    scope: str,
+    before: datetime,
+    whole: bool,
 ) -> None:
-    """Forget gaps of a scope, and of places in it (`scope:place`), that were not met again since a reading began."""
+    """Forget gaps of a scope, and of places in it (`scope:place`), that were not met again since a reading began.
+
+    `whole`: the reading was one of everything.
+    """
     await connection.execute(
         """
         delete from coverage_gaps
          where connection_id = %s and stream = any(%s) and (scope = %s or starts_with(scope, %s)) and last_seen_at < %s
-           and not absences
+           and not absences and (not inside or %s)
         """,
-        (connection_id, [stream.value for stream in streams], scope, f"{scope}:", before),
+        (connection_id, [stream.value for stream in streams], scope, f"{scope}:", before, whole),
     )
 
 

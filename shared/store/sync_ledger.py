@@ -251,6 +251,16 @@ async def close_window(connection: Connection, window_id: int) -> bool:
     return cursor.rowcount == 1
 
 
+async def find_began(connection: Connection, window_id: int) -> datetime | None:
+    """When the reading of a window began, if all its parts are done."""
+    cursor = await connection.execute(
+        "select min(read_from) as began from sync_parts where window_id = %s having bool_and(state = 'done')",
+        (window_id,),
+    )
+    row = await cursor.fetchone()
+    return row["began"] if row else None
+
+
 async def count_requests(connection: Connection, job_id: UUID, requests: int) -> None:
     """Add what planning took to the first part, so that the sum of the parts is what the source was asked."""
     await connection.execute(

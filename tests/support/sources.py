@@ -42,6 +42,8 @@ class Source:
     prepare: Callable[[Tracker], object] = lambda tracker: None
     # Page sizes of the connector, made small so that little data has many pages: "module.NAME" → size.
     pages: Mapping[str, int] = field(default_factory=dict[str, int])
+    # The sizes from which a first walk is divided, made small likewise.
+    pieces: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def tracker(self, world: World) -> Tracker:
         """The simulated tracker, not running yet."""
@@ -55,10 +57,10 @@ class Source:
         return [each for each in ("issues", "comments", "worklogs") if each in connectors()[self.name].streams]
 
     @contextmanager
-    def small_pages(self) -> Iterator[None]:
-        """Make the connector ask for little at a time."""
+    def small_pages(self, *, divided: bool = False) -> Iterator[None]:
+        """Make the connector ask for little at a time, and divide first walks if asked."""
         with ExitStack() as stack:
-            for name, size in self.pages.items():
+            for name, size in {**self.pages, **(self.pieces if divided else {})}.items():
                 stack.enter_context(patch(f"shared.connectors.{name}", size))
             yield
 
@@ -82,6 +84,7 @@ SOURCES = {
             worklogs=True,
             moves=True,
             pages={"_jira_walk.PAGE": 4},
+            pieces={"_jira_walk._PIECE": 4, "_jira_walk._SEAM_KEYS": 2},
         ),
         Source(
             "jira",
@@ -93,6 +96,7 @@ SOURCES = {
             worklogs=True,
             moves=True,
             pages={"_jira_walk.PAGE": 4},
+            pieces={"_jira_walk._PIECE": 4, "_jira_walk._SEAM_KEYS": 2},
         ),
         Source(
             "github",
@@ -108,7 +112,8 @@ SOURCES = {
             _token,
             world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
-            pages={"_gitlab_walk.PAGE_SIZE": 4},
+            pages={"_gitlab_walk.PAGE_SIZE": 3},
+            pieces={"gitlab._ISSUES_PER_PIECE": 4},
         ),
         Source(
             "gitlab",
@@ -118,14 +123,16 @@ SOURCES = {
             prepare=lambda tracker: setattr(tracker, "keyset", False),
             world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
-            pages={"_gitlab_walk.PAGE_SIZE": 4},
+            pages={"_gitlab_walk.PAGE_SIZE": 3},
+            pieces={"gitlab._ISSUES_PER_PIECE": 4},
         ),
         Source(
             "servicenow",
             {"tables": ["incident", "problem"]},
             lambda tracker: {"username": "tributary.reader", "password": tracker.token},
             world={"index_lag": timedelta(seconds=50)},
-            pages={"servicenow._ISSUES_A_PAGE": 4},
+            pages={"servicenow._ISSUES_A_PAGE": 3, "_servicenow_walk.ROWS_A_PAGE": 3},
+            pieces={"servicenow._MANY_ROWS": 4},
             external_id=lambda issue: hashlib.md5(f"issue:{issue.id}".encode()).hexdigest(),
             comment_edits=False,
             comment_deletions=False,
@@ -136,7 +143,7 @@ SOURCES = {
             _token,
             in_progress=False,
             title=lambda issue: f"Failure: {issue.title}",
-            pages={"sentry.PAGE": 4},
+            pages={"sentry.PAGE": 3},
             status_bumps=False,
             world={"note_throttle": timedelta.max, "index_lag": timedelta(minutes=9)},
         ),

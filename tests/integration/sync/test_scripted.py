@@ -251,7 +251,7 @@ async def test_a_token_that_expires_in_mid_page_costs_nothing_but_time(name: str
 async def test_a_crash_at_every_request_repeats_no_page_that_was_stored(name: str, connected: Connect) -> None:
     source = SOURCES[name]
     world = new_world(source)
-    for _ in range(24):
+    for _ in range(18):
         world.advance(5)
         world.comment(world.create("HARBOR").id)
     world.advance(HOUR)
