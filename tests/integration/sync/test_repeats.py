@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -25,8 +26,8 @@ HOUR = 3_600
 LISTED = ["issues", "comments", "users", "projects", "releases", "pull_requests"]
 
 
-def world_with(issues: int, name: str) -> World:
-    world = new_world(SOURCES[name])
+def world_with(issues: int, name: str, **more: Any) -> World:
+    world = new_world(SOURCES[name], **more)
     for _ in range(issues):
         world.advance(5)
         world.comment(world.create("HARBOR").id)
@@ -131,6 +132,60 @@ async def test_a_lane_that_breaks_leaves_nobody_at_work(connected: Connect, monk
             await runner.lane(job_id, 1, 0)
 
         assert ended == [0]
+
+
+@pytest.mark.parametrize(
+    ("place", "calls", "pages"),
+    [
+        # Issues and comments of the first two pages are written, then the database goes away.
+        ("shared.store.streams.Writer.add", 4, 2),
+        ("shared.services.store_page.note_seen", 2, 2),
+        ("shared.store.sync_ledger.save_step", 2, 2),
+        ("shared.store.sync_ledger.close_window", 0, 3),
+    ],
+)
+async def test_a_page_and_its_place_in_the_ledger_are_stored_together_or_not_at_all(
+    place: str, calls: int, pages: int, connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCES["gitlab"]
+    world = world_with(12, "gitlab", projects=("HARBOR",))
+    with source.small_pages():
+        async with connected("gitlab", world, concurrency=1) as runner:
+            job_id = await runner.accept(SyncMode.FULL)
+            lanes = await plan_sync(runner.database, runner.connectors, job_id, 1)
+            with monkeypatch.context() as patched:
+                break_after(patched, place, calls)
+                with pytest.raises(DatabaseUnavailableError):
+                    await runner.walk(job_id, 1, lanes)
+
+            [stored] = await runner.fetch(STORED)
+
+            assert stored == {"issues": 3 * pages, "counted": 3 * pages, "pages": pages, "open": 1}
+            assert await runner.run(job_id) is JobState.COMPLETED
+            assert await stored_issues(runner) == expected_issues(source, world)
+            assert await runner.fetch(STORED) == [{"issues": 12, "counted": 12, "pages": 4, "open": 0}]
+
+
+def break_after(patched: pytest.MonkeyPatch, place: str, calls: int) -> None:
+    """Lose the database at a call, after so many of them that went well."""
+    left = calls
+    plain = resolve_name(place)
+
+    async def broken(*args: Any, **more: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise DatabaseUnavailableError("The database connection was lost")
+        return await plain(*args, **more)
+
+    patched.setattr(place, broken)
+
+
+STORED = """
+    select (select count(*) from issues) as issues, (counts #>> '{issues,created}')::int as counted, pages,
+           (select count(*) from sync_windows where state = 'open') as open
+      from sync_parts
+"""
 
 
 async def test_a_retried_full_sync_knows_what_it_saw_before_it_failed(connected: Connect) -> None:
