@@ -29,7 +29,19 @@ from tests.support.sync import SyncRunner, connectors_for_tests
 
 CASES = int(os.environ.get("SYNC_CASES", "500"))  # noqa: TID251 - addressed to the tests, not to the product
 
-EDITS = ("create", "create", "rename", "status", "comment", "edit_comment", "delete_comment", "delete", "move", "work")
+EDITS = (
+    "create",
+    "create",
+    "rename",
+    "status",
+    "comment",
+    "edit_comment",
+    "delete_comment",
+    "delete",
+    "delete",
+    "move",
+    "work",
+)
 SECONDS = st.sampled_from([0.4, 1, 7, 31, 59, 61, 130, 250, 300, 4_000])
 EDIT = st.tuples(st.sampled_from(EDITS), st.integers(0, 1_000))
 DISTURBANCE = st.one_of(
@@ -155,8 +167,11 @@ async def disturbed(runner: SyncRunner, source: Source, mode: SyncMode, disturba
 async def play(loop: Loop, source: Source, seed: int, history: list[Any]) -> None:
     """Play a history, then hold the mirror against the source."""
     world = new_world(source, seed=seed)
-    for _ in range(seed % 10):  # so that the first walk has some pages
-        world.create("HARBOR")
+    for _ in range(seed % 10):  # so that the first walk has some pages, and what is deleted had something to lose
+        made = world.create("HARBOR")
+        world.comment(made.id)
+        if source.worklogs:
+            world.log_work(made.id)
         world.advance(7)
     async with source.tracker(world) as tracker:
         runner = SyncRunner(
@@ -170,6 +185,9 @@ async def play(loop: Loop, source: Source, seed: int, history: list[Any]) -> Non
         runner.connectors = loop.connectors
         await runner.register()
         await runner.execute("update connections set test_passed = true where slug = %s", runner.slug)
+        if seed % 2:  # what happens then, happens to what is stored
+            world.advance(3_600)
+            assert await runner.sync() is JobState.COMPLETED
         for kind, value in history:
             match kind:
                 case "edit":
