@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SkipValidation
 
 from shared.domain.issue import Severity, StatusCategory
 
@@ -25,27 +25,12 @@ class Stream(StrEnum):
     BRANCHES = "branches"
 
 
-def _without_nul(value: object) -> object:
-    # An id goes into queries too, and PostgreSQL knows no NUL. Of all other texts the store takes it out.
-    return value.replace("\x00", "") if isinstance(value, str) else value
-
-
 Text = str
-Identity = Annotated[str, BeforeValidator(_without_nul), Field(min_length=1, max_length=500)]
+Identity = Annotated[str, Field(min_length=1, max_length=500)]
 Title = Annotated[str, Field(min_length=1, max_length=4_000)]
-
-
-def _in_the_calendar(moment: datetime) -> datetime:
-    if not 1 < moment.year < 9_999:
-        try:
-            moment.astimezone(UTC)
-        except OverflowError:
-            # PostgreSQL would take it, and nobody could read it again.
-            raise ValueError("is before or after the calendar") from None
-    return moment
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_the_calendar)]
+# A moment outside of the calendar in UTC, though inside in its own zone, is taken by PostgreSQL, and nobody can read it
+# again.
+Moment = Annotated[AwareDatetime, Field(ge=datetime.min.replace(tzinfo=UTC), le=datetime.max.replace(tzinfo=UTC))]
 # What a column of whole numbers holds.
 Seconds = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

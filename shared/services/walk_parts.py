@@ -208,8 +208,10 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
         await learn_fields(connection, work.stored.id, work.job.id, normalized.shapes)
         if work.connector.quota and page.next is None:
             await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
+        if page.next is None:
+            return _Stored(now_at)
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))
-        return _Stored(now_at, LaneResult("wait", blocked) if blocked and page.next is not None else None)
+        return _Stored(now_at, LaneResult("wait", blocked) if blocked else None)
 
 
 async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResult | None:

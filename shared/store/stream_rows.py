@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -42,20 +42,24 @@ def as_lines(rows: Sequence[Row], columns: Sequence[str], tail: Mapping[str, str
     """
     rows = sorted(rows, key=attrgetter("external_id"))
     # Column by column: a call for every field would cost more than the server saves.
-    fields = [[row.values[name] for row in rows] for name in columns]
+    take = itemgetter(*columns)
+    fields = list(zip(*(take(row.values) for row in rows), strict=True))
     heads = [BETWEEN.join(texts) for texts in zip(*map(_texts, fields), strict=True)]
-    # JSON text holds no control characters.
-    opened, closed = BETWEEN.encode(), f"{BETWEEN}\\x".encode()
+    nulls = sum(values.count(None) for values in fields)
+    if not _is_plain("".join([*heads, *{row.scope for row in rows}]), len(rows) * (len(columns) - 1), nulls):
+        return None
     end = "".join(f"{BETWEEN}{value}" for value in tail.values())
     pieces: list[bytes] = []
     for row, head in zip(rows, heads, strict=True):
-        behind = f"{row.content_hash.hex()}{BETWEEN}{row.scope}{end}{QUOTE}\n"
-        pieces += (f"{QUOTE}{head}".encode(), opened, row.payload, closed, behind.encode())
+        behind = f"{BETWEEN}\\x{row.content_hash.hex()}{BETWEEN}{row.scope}{end}{QUOTE}\n"
+        pieces += (f"{QUOTE}{head}{BETWEEN}".encode(), row.payload, behind.encode())
     lines = b"".join(pieces)
-    quotes = len(rows) * 2 * (len(columns) + 3 + len(tail))
-    nulls = sum(values.count(None) for values in fields)
-    plain = lines.count(QUOTE.encode()) == quotes and lines.count(NULL.encode()) == nulls
-    return lines if plain and NUL.encode() not in lines and NUL_IN_JSON not in lines else None
+    return None if NUL_IN_JSON in lines else lines
+
+
+def _is_plain(text: str, gaps: int, nulls: int) -> bool:
+    """Whether there are no control characters in it but ours; JSON has none."""
+    return text.count(QUOTE) == 2 * gaps and text.count(NULL) == nulls and NUL not in text
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
