@@ -24,9 +24,9 @@ MAX_TEXT_CHARS = 1_000_000
 _MAX_ITEMS = 1_000
 _MAX_NUMBER = Decimal("1e12")
 _DECIMALS = 10
+_MAX_NUMBER_CHARS = 100  # the search for spans takes time with the square of the length
 _SECONDS = {"w": 5 * 8 * 3600, "d": 8 * 3600, "h": 3600, "m": 60, "s": 1}
 _INVISIBLE = " \t\r\n\v\f\xa0\u200b\u2060\ufeff"
-_ADDRESSED = re.compile(r"([^<>]*[^<>\s])\s*<[^<>]+>\Z")
 _HTML = re.compile(r"</(?:p|div|ul|ol|table|pre|a|b|i|strong|em|span|code|blockquote|h[1-6])>|<br ?/?>", re.IGNORECASE)
 _WEB = re.compile(r"https?://[^\s/?#]", re.IGNORECASE)
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([wdhms])", re.IGNORECASE)
@@ -61,7 +61,7 @@ def latest(convert: Convert) -> Convert:
 
 def person(cell: Cell) -> str | None:
     """Who it is by name: of `Ada Vale <ada@vale.example>` the part before the address."""
-    names = [_ADDRESSED.sub(r"\1", name.strip()) for name in ([cell] if isinstance(cell, str) else cell)]
+    names = [_without_address(name.strip()) for name in ([cell] if isinstance(cell, str) else cell)]
     return text(MAX_WORD_CHARS)(names)
 
 
@@ -137,13 +137,13 @@ def day(dates: DateReader) -> Convert:
 
 def number(cell: Cell) -> str | None:
     """A plain decimal number; a comma counts as decimal point."""
-    value = _last(cell)
+    value = _figure(cell)
     if not value:
         return None
     try:
         parsed = Decimal(value.replace(",", "."))
     except InvalidOperation as error:
-        raise FieldError("invalid_number", "Not a number", "Write digits, such as 3 or 2.5") from error
+        raise _not_a_number() from error
     if not parsed.is_finite() or abs(parsed) > _MAX_NUMBER:
         raise _out_of_range()
     # A tiny exponent would become more digits than a numeric holds.
@@ -153,7 +153,7 @@ def number(cell: Cell) -> str | None:
 
 def seconds(cell: Cell) -> str | None:
     """A span of time: seconds, or Jira's `1w 2d 3h 4m` (a day has 8 hours, a week 5 days)."""
-    value = _last(cell)
+    value = _figure(cell)
     if not value:
         return None
     spans = _SPAN.findall(value)
@@ -189,6 +189,25 @@ def details(cell: Cell) -> str | None:
         except (ValueError, TypeError):  # looks like JSON and is none, or is too deep: kept as the text it is
             return orjson.dumps({"description": value}).decode()
     return orjson.dumps({"description": value}).decode()
+
+
+def _without_address(name: str) -> str:
+    if not name.endswith(">"):
+        return name
+    before, _, address = name[:-1].rpartition("<")
+    before = before.rstrip()
+    return before if before and before[-1] not in "<>" and address and ">" not in address else name
+
+
+def _figure(cell: Cell) -> str:
+    value = _last(cell)
+    if len(value) > _MAX_NUMBER_CHARS:
+        raise _not_a_number()
+    return value
+
+
+def _not_a_number() -> FieldError:
+    return FieldError("invalid_number", "Not a number", "Write digits, such as 3 or 2.5")
 
 
 def _out_of_range() -> FieldError:

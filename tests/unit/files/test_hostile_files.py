@@ -1,6 +1,7 @@
 """What a hostile, broken or merely odd file must not do: stop a batch, lose a record, or reach COPY unfit."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -158,6 +159,47 @@ def _assert_fit(values: dict[str, Any], payload: bytes) -> None:
             assert "\0" not in str(json.loads(value)).replace("\\x00", "\0")
     assert values["story_points"] is None or len(values["story_points"]) < 100
     assert values["estimate_seconds"] is None or abs(int(values["estimate_seconds"])) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("estimate_seconds", "9" * 20_000), ("story_points", "9" * 20_000), ("assignee", "a " * 9_000)],
+)
+def test_long_cell_takes_no_time(column: str, value: str) -> None:
+    began = time.process_time()
+    found = one_cell(column, value)
+
+    assert time.process_time() - began < 1
+    assert [problem.column for record in found.broken for problem in record.problems] == [column]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("source_created_at", "0001-01-01T00:00:00+08:00"),
+        ("resolved_at", "9999-12-31T23:59:59-08:00"),
+        ("source_updated_at", "0000-01-01T00:00:00Z"),
+        ("source_updated_at", "10000-01-01T00:00:00Z"),
+        ("due_on", "0000-12-31"),
+        ("due_on", "10000-01-01"),
+        ("story_points", "Infinity"),
+        ("story_points", "NaN"),
+        ("estimate_seconds", "9223372036854775808"),
+    ],
+)
+@pytest.mark.parametrize("form", ["alone", "many", "json"])
+def test_what_no_column_holds_is_rejected_with_row_column_and_hint(column: str, value: str, form: str) -> None:
+    rows = {"alone": 1, "many": 40, "json": 1}[form]
+    if form == "json":
+        found = load(json.dumps({"external_id": "1", "title": "t", column: value}) + "\n")
+    else:
+        found = load(f"external_id,title,{column}\n" + "0,t,\n" * (rows - 1) + f"1,t,{value}\n")
+
+    [record] = found.broken
+    [problem] = record.problems
+    assert record.row == (1 if form == "json" else rows + 1)
+    assert (problem.column, problem.value) == (column, value)
+    assert problem.hint.startswith("Write ")
 
 
 VALUES = st.recursive(
