@@ -33,6 +33,9 @@ class _Texts(ListDumper):
 
 async def _configure(connection: Connection) -> None:
     connection.adapters.register_dumper(list, _Texts)
+    # In a server's own zone the first and last hours of the calendar, which files may name, could not be read again.
+    # Not an option of the connection: PgBouncer takes none.
+    await connection.execute("set time zone 'UTC'")
 
 
 class Database:

@@ -1,5 +1,7 @@
 """The connections of the pool: how values travel."""
 
+import psycopg
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,3 +19,23 @@ async def test_lists_of_texts_arrive_as_they_are(database: Database, values: lis
 
     assert row is not None
     assert row["values"] == values
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment"),
+    [("Asia/Tokyo", "9999-12-31T23:59:59+00:00"), ("America/Lima", "0001-01-01T00:00:00+00:00")],
+)
+async def test_every_time_of_the_calendar_is_read_whatever_zone_the_server_keeps(
+    database: Database, database_url: str, zone: str, moment: str
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(
+            f"do $$ begin execute format('alter database %I set timezone to %L', current_database(), '{zone}'); end $$"
+        )
+
+    async with database.connection() as connection:
+        cursor = await connection.execute("select %s::timestamptz as moment", (moment,))
+        row = await cursor.fetchone()
+
+    assert row is not None
+    assert row["moment"].isoformat() == moment
