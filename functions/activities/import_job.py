@@ -3,19 +3,25 @@
 The platform's worker refuses generic annotations of trigger parameters, so inputs are plain `dict`.
 """
 
+import logging
 from datetime import UTC, datetime
 from uuid import UUID
 
 import azure.durable_functions as df
 
+from functions.activities.failures import told
 from functions.durable import starter
 from functions.runtime import runtime
+from shared.domain.errors import UnavailableError
 from shared.services.announce_retry import announce_retry as announce
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_job import finish_job as finish
+from shared.services.finish_job import give_up_job
 from shared.services.list_batches import list_batches as list_open
 from shared.services.load_batch import load_batch as load
 from shared.services.plan_job import plan_job as plan
+
+log = logging.getLogger(__name__)
 
 bp = df.Blueprint()
 
@@ -31,7 +37,15 @@ async def plan_job(job: dict) -> dict:
 async def list_batches(job: dict) -> dict:
     """{"waiting": [numbers], "failed": [numbers], "stop": bool} of one phase."""
     now = await runtime()
-    return await list_open(now.database, UUID(job["job_id"]), job["attempt"], job["phase"], limit=job["limit"])
+    job_id, attempt = UUID(job["job_id"]), job["attempt"]
+    try:
+        return await list_open(now.database, job_id, attempt, job["phase"], limit=job["limit"])
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("The batches of an import could not be listed", extra={"action": "import_broke"})
+        await give_up_job(now.database, now.blobs, job_id, attempt, error=told(error))
+        return {"waiting": [], "failed": [], "stop": True}
 
 
 @bp.activity_trigger(input_name="batch")
@@ -57,6 +71,13 @@ async def announce_retry(wait: dict) -> dict:
 async def finish_job(job: dict, client: df.DurableFunctionsClient) -> dict:
     """End the job and let the next ones start."""
     now = await runtime()
-    state = await finish(now.database, now.blobs, UUID(job["job_id"]), job["attempt"])
+    job_id, attempt = UUID(job["job_id"]), job["attempt"]
+    try:
+        state = await finish(now.database, now.blobs, job_id, attempt)
+    except UnavailableError:
+        raise
+    except Exception as error:
+        log.exception("An import could not be summed up", extra={"action": "import_broke"})
+        state = await give_up_job(now.database, now.blobs, job_id, attempt, error=told(error))
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

@@ -5,14 +5,14 @@ The platform's worker refuses generic annotations of trigger parameters, so inpu
 
 import logging
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import azure.durable_functions as df
 
+from functions.activities.failures import told
 from functions.durable import starter
 from functions.runtime import runtime
-from shared.domain.errors import SourceError, TributaryError, Trouble, UnavailableError
+from shared.domain.errors import SourceError, Trouble, UnavailableError
 from shared.services.announce_retry import announce_wait as announce
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_sync import finish_sync as finish
@@ -35,21 +35,12 @@ async def plan_sync(job: dict) -> dict:
         return {"lanes": await plan(now.database, now.connectors, UUID(job["job_id"]), job["attempt"])}
     except SourceError as error:
         until = error.retry_at.isoformat() if error.trouble is Trouble.RATE_LIMIT and error.retry_at else None
-        return {"lanes": 0, "error": _told(error), "retryable": error.trouble.retryable, "wait_until": until}
+        return {"lanes": 0, "error": told(error), "retryable": error.trouble.retryable, "wait_until": until}
     except UnavailableError:
         raise
     except Exception as error:
         log.exception("A step of a sync broke", extra={"action": "sync_broke"})
-        return {"lanes": 0, "error": _told(error)}
-
-
-def _told(error: Exception) -> dict[str, Any]:
-    """What is written of an error that ends a sync. One that is raised instead starts the sync again, for ever."""
-    if isinstance(error, SourceError):
-        return {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
-    if isinstance(error, TributaryError):
-        return {"code": error.code, "detail": error.detail, "hint": error.hint}
-    return {"code": "internal_error", "detail": f"{type(error).__name__} in a step of the sync; the logs know more"}
+        return {"lanes": 0, "error": told(error)}
 
 
 @bp.activity_trigger(input_name="lane")
@@ -63,7 +54,7 @@ async def walk_parts(lane: dict) -> dict:
         raise
     except Exception as error:
         log.exception("A step of a sync broke", extra={"action": "sync_broke"})
-        return {"outcome": "stop", "until": None, "error": _told(error)}
+        return {"outcome": "stop", "until": None, "error": told(error)}
 
 
 @bp.activity_trigger(input_name="wait")
@@ -84,7 +75,7 @@ async def reconcile_sync(job: dict) -> dict:
         raise
     except Exception as error:
         log.exception("A step of a sync broke", extra={"action": "sync_broke"})
-        return {"parts": 0, "error": _told(error)}
+        return {"parts": 0, "error": told(error)}
 
 
 @bp.activity_trigger(input_name="job")
@@ -99,7 +90,7 @@ async def finish_sync(job: dict, client: df.DurableFunctionsClient) -> dict:
         raise
     except Exception as error:
         log.exception("A step of a sync broke", extra={"action": "sync_broke"})
-        state = await give_up_sync(now.database, job_id, attempt, error=_told(error))
+        state = await give_up_sync(now.database, job_id, attempt, error=told(error))
     await take_up_deliveries(now.database, now=datetime.now(UTC))
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

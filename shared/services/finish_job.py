@@ -35,6 +35,21 @@ async def finish_job(database: Database, blobs: Blobs, job_id: UUID, attempt: in
     return state
 
 
+async def give_up_job(
+    database: Database, blobs: Blobs, job_id: UUID, attempt: int, *, error: dict[str, Any]
+) -> JobState | None:
+    """End a job that cannot be summed up; left running, it would be continued for ever and keep its place."""
+    async with database.transaction() as connection:
+        job = await jobs.lock_job(connection, job_id)
+        if job is None or job.attempt != attempt or job.state in ENDED:
+            return None
+        await jobs.end_job(connection, job_id, JobState.FAILED, error=error)
+        await jobs.log(connection, job_id, "error", "Job given up", error=error)
+    blobs.forget_copies(job.file_blob, job.index_blob)
+    jobs_finished(JobState.FAILED)
+    return JobState.FAILED
+
+
 def _verdict(job: jobs.Job, progress: batches.Progress) -> tuple[JobState, dict[str, Any] | None]:
     if job.cancel_requested:
         return JobState.CANCELLED, {"code": "cancelled", "detail": "Cancelled on request; what was stored before stays"}

@@ -1,6 +1,7 @@
 """The HTTP API in this process: the real application on a real database and store; only the orchestrations are not."""
 
 import asyncio
+import inspect
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import httpx
 # The triggers read the environment when they are imported; the tests bring their own settings.
 os.environ.setdefault("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")  # noqa: TID251
 
+from functions.activities import import_job as import_activities
 from functions.api import paging
 from functions.api.app import create_app
 from functions.api.context import Context
@@ -36,13 +38,17 @@ __all__ = [
     "api_app",
     "client_of",
     "create_app",
+    "finish_import",
+    "list_batches",
     "make_key",
     "paging",
     "status_of",
     "sync_job",
 ]
 
-# The generator behind what the platform calls.
+# The steps and the generator behind what the platform calls.
+list_batches: Callable[..., Any] = import_activities.list_batches._function.get_user_function()  # type: ignore[attr-defined]
+finish_import: Callable[..., Any] = inspect.unwrap(import_activities.finish_job._function.get_user_function())  # type: ignore[attr-defined]
 sync_job: Callable[..., Any] = orchestrators.sync_job._function.get_user_function().orchestrator_function  # type: ignore[attr-defined]
 
 Message = MutableMapping[str, Any]
@@ -61,12 +67,16 @@ class RecordingStarter:
         self.started.append((turn.job_id, turn.attempt))
 
 
+def runtime_of(settings: Settings, database: Database, blobs: Blobs) -> Runtime:
+    """What a worker of these would share."""
+    verifier = EntraVerifier(settings) if settings.entra_tenant_id else None
+    return Runtime(settings, database, blobs, verifier, connectors_for_tests(database), asyncio.Semaphore(1))
+
+
 def api_app(settings: Settings, database: Database, blobs: Blobs, starter: RecordingStarter) -> AsgiApp:
     """The application, given its context as the triggers give it."""
     app = create_app(settings)
-    verifier = EntraVerifier(settings) if settings.entra_tenant_id else None
-    runtime = Runtime(settings, database, blobs, verifier, connectors_for_tests(database), asyncio.Semaphore(1))
-    context = Context(runtime, starter)
+    context = Context(runtime_of(settings, database, blobs), starter)
 
     async def with_context(scope: Message, receive: Any, send: Any) -> None:
         await app({**scope, "state": {"context": context}}, receive, send)
