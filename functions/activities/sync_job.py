@@ -90,7 +90,7 @@ async def finish_sync(job: dict, client: df.DurableFunctionsClient) -> dict:
         raise
     except Exception as error:
         log.exception("A step of a sync broke", extra={"action": "sync_broke"})
-        state = await give_up_sync(now.database, job_id, attempt, error=told(error))
+        state = await give_up_sync(now.database, job_id, attempt, error=told(error), now=datetime.now(UTC))
     await take_up_deliveries(now.database, now=datetime.now(UTC))
     await dispatch(now.database, starter(client), concurrency=now.settings.job_concurrency)
     return {"state": state}

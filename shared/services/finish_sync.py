@@ -53,7 +53,9 @@ async def finish_sync(
     return state
 
 
-async def give_up_sync(database: Database, job_id: UUID, attempt: int, *, error: dict[str, Any]) -> JobState | None:
+async def give_up_sync(
+    database: Database, job_id: UUID, attempt: int, *, error: dict[str, Any], now: datetime
+) -> JobState | None:
     """End a sync whose ledger cannot be summed up; left running, it would be continued for ever and keep its place."""
     async with database.transaction() as connection:
         job = await jobs.lock_job(connection, job_id)
@@ -62,6 +64,9 @@ async def give_up_sync(database: Database, job_id: UUID, attempt: int, *, error:
         await jobs.end_job(connection, job_id, JobState.FAILED, error=error)
         await jobs.log(connection, job_id, "error", "Sync given up", error=error)
     jobs_finished(JobState.FAILED)
+    # In a transaction of its own: what broke may be the schedule, and the sync has to end all the same.
+    async with database.transaction() as connection:
+        await _update_schedule(connection, job, JobState.FAILED, error, now)
     return JobState.FAILED
 
 

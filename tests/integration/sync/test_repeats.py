@@ -1,7 +1,7 @@
 """A step that runs again, on another worker or as a new attempt, changes nothing that is there."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pkgutil import resolve_name
 from typing import Any
 
@@ -282,9 +282,22 @@ async def test_a_sync_whose_ledger_cannot_be_read_ends(connected: Connect) -> No
 
         with pytest.raises(DataError):
             await finish_sync(runner.database, job_id, 1, error=None, now=datetime.now(UTC))
-        ended = await give_up_sync(runner.database, job_id, 1, error={"code": "internal_error"})
+        ended = await give_up_sync(runner.database, job_id, 1, error={"code": "internal_error"}, now=datetime.now(UTC))
 
         assert ended is JobState.FAILED
         assert await runner.fetch("select state, error ->> 'code' as code from jobs where id = %s", job_id) == [
             {"state": "failed", "code": "internal_error"}
         ]
+
+
+async def test_syncs_that_are_given_up_slow_the_schedule_down_like_other_failures(connected: Connect) -> None:
+    async with connected("jira", world_with(3, "jira")) as runner:
+        for _ in range(3):
+            job_id = await runner.accept(SyncMode.FULL)
+            error = {"code": "internal_error"}
+            await give_up_sync(runner.database, job_id, 1, error=error, now=datetime.now(UTC))
+
+        [schedule] = await runner.fetch("select failures, failure_class, rung, next_run_at from schedules")
+
+        assert (schedule["failures"], schedule["failure_class"], schedule["rung"]) == (3, "internal_error", 1)
+        assert schedule["next_run_at"] > datetime.now(UTC) + timedelta(minutes=50)
