@@ -12,7 +12,7 @@ from shared.connectors._github_api import REFUSED, GitHubAPI
 from shared.connectors._github_records import is_pull_request, key_of, summarize_tree, without_secrets
 from shared.connectors._github_walk import Step
 from shared.connectors._http import Answer, together
-from shared.connectors._protocol import Absence, Children, Gap, Gone, Page, Part, PartKind, Sent
+from shared.connectors._protocol import Absence, Children, Gap, Gone, KeyForm, Page, Part, PartKind, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream, to_utc
 
@@ -20,7 +20,7 @@ from shared.domain.stream import Stream, to_utc
 _LATE_PUSHES = timedelta(days=7)
 _KEYS_A_PAGE = 25
 _PROJECTS_A_PAGE = 10
-_KEY = re.compile(r"^([\w.-]+/[\w.-]+)#(\d+)$")
+KEY_FORM = KeyForm(re.compile(r"([\w.-]+/[\w.-]+)#(\d+)"), "owner/name#12")
 _PATHS = {
     Stream.ISSUES: "issues",
     Stream.COMMENTS: "issues/comments",
@@ -305,9 +305,9 @@ async def _read_numbered(api: GitHubAPI, part: Part, asked: _Asked, choices: Cho
     if asked.key is None:
         detail = f"Record {asked.id} is known by its id only, by which GitHub finds nothing"
         return _Found(gaps=[Gap(part.stream, part.scope, Trouble.BAD_REQUEST, detail)])
-    named = _KEY.match(asked.key)
+    named = KEY_FORM.pattern.fullmatch(asked.key)
     if named is None:
-        raise SourceError(Trouble.BAD_REQUEST, f"{asked.key!r} is no key", hint="Keys look like owner/name#12")
+        raise SourceError(Trouble.BAD_REQUEST, f"{asked.key!r} is no key", hint=f"Keys look like {KEY_FORM.example}")
     try:
         known = asked.id is not None and part.scope.isdecimal()
         scope = part.scope if known else await api.repository_id(named[1])

@@ -11,15 +11,16 @@ from shared.connectors._gitlab_records import entry_id, key_of, seconds_spent, t
 from shared.connectors._gitlab_time import time_entries
 from shared.connectors._gitlab_walk import Rows, changed_page, every_row, issues_page, rows_of, to_moment
 from shared.connectors._http import together
-from shared.connectors._protocol import EVERYTHING, Absence, Children, Gap, Gone, Page, Part, PartKind, Sent
+from shared.connectors._protocol import EVERYTHING, Absence, Children, Gap, Gone, KeyForm, Page, Part, PartKind, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
 
 _IIDS_PER_CALL = 50
-# What can be read by its key: the list, and the key's shape, such as `group/project#12`.
+KEY_FORM = KeyForm(re.compile(r"([^#]+)#(\d+)"), "group/project#12")
+# What can be read by its key: the list, and what the key looks like.
 _BY_KEY = {
-    Stream.ISSUES: ("issues", re.compile(r"([^#]+)#(\d+)")),
-    Stream.PULL_REQUESTS: ("merge_requests", re.compile(r"([^!]+)!(\d+)")),
+    Stream.ISSUES: ("issues", KEY_FORM),
+    Stream.PULL_REQUESTS: ("merge_requests", KeyForm(re.compile(r"([^!]+)!(\d+)"), "group/project!12")),
 }
 
 Position = Mapping[str, Any]
@@ -274,7 +275,7 @@ def _asked(part: Part, found: _Found) -> dict[str, list[_Asked]]:
     """What is asked for, by project: by its id where that is known, because paths change hands."""
     if part.stream not in _BY_KEY:
         raise SourceError(Trouble.BAD_REQUEST, f"GitLab cannot be asked for single records of {part.stream}")
-    _, shape = _BY_KEY[part.stream]
+    _, form = _BY_KEY[part.stream]
     known = [(str(each["id"]), each["key"]) for each in part.query.get("issues", ())]
     named = [(identity, str(key)) for identity, key in known if key]
     if len(named) < len(known):
@@ -282,10 +283,9 @@ def _asked(part: Part, found: _Found) -> dict[str, list[_Asked]]:
         found.gaps.append(Gap(part.stream, part.scope, Trouble.BAD_REQUEST, detail))
     asked: dict[str, list[_Asked]] = {}
     for identity, key in [*named, *((None, str(key)) for key in part.query.get("keys", ()))]:
-        match = shape.fullmatch(key)
+        match = form.pattern.fullmatch(key)
         if match is None:
-            sign = "#" if part.stream is Stream.ISSUES else "!"
-            raise SourceError(Trouble.BAD_REQUEST, f"{key!r} is no key", hint=f"Keys look like group/project{sign}12")
+            raise SourceError(Trouble.BAD_REQUEST, f"{key!r} is no key", hint=f"Keys look like {form.example}")
         project = part.scope if identity and part.scope.isdecimal() else match[1]
         asked.setdefault(project, []).append(_Asked(identity, key, match[2]))
     return asked

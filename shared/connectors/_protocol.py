@@ -5,6 +5,7 @@ it in `CONNECTOR`. It knows the tracker's API and nothing else: no database, no 
 calls `fetch` until a part is walked, stores what came, and proves that nothing is missing.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -298,6 +299,13 @@ class Hooks:
     headers: frozenset[str]
 
 
+class KeyForm(NamedTuple):
+    """What a key looks like."""
+
+    pattern: re.Pattern[str]
+    example: str
+
+
 class Connector(Protocol):
     """One tracker, spoken to with the settings and credentials of one connection.
 
@@ -316,6 +324,8 @@ class Connector(Protocol):
     keys_per_part: ClassVar[int]
     # Whether a key alone does not say which scope it is in, so that every scope has to be asked.
     keys_need_scope: ClassVar[bool]
+    # What the key of an issue has to look like, for others cannot even be asked for; None where any name can be.
+    key_form: ClassVar[KeyForm | None]
     hooks: ClassVar[Hooks]
 
     def __init__(

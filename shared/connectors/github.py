@@ -19,7 +19,7 @@ from shared.connectors import _github_records as records
 from shared.connectors._github_access import Installation
 from shared.connectors._github_api import REFUSED, GitHubAPI
 from shared.connectors._github_hooks import HOOKS
-from shared.connectors._github_parts import Choices, fetch_page
+from shared.connectors._github_parts import KEY_FORM, Choices, fetch_page
 from shared.connectors._github_walk import every_row
 from shared.connectors._http import together
 from shared.connectors._protocol import (
@@ -28,6 +28,7 @@ from shared.connectors._protocol import (
     ConnectorSettings,
     Gap,
     Hooks,
+    KeyForm,
     Page,
     Part,
     Probe,
@@ -131,6 +132,7 @@ class GitHubConnector:
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = 50
     keys_need_scope: ClassVar[bool] = False
+    key_form: ClassVar[KeyForm | None] = KEY_FORM
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(

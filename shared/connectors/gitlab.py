@@ -16,7 +16,7 @@ import httpx
 from shared.connectors import _gitlab_records as records
 from shared.connectors._gitlab_api import REFUSED, GitLabAPI
 from shared.connectors._gitlab_hooks import HOOKS
-from shared.connectors._gitlab_parts import Choices, fetch_page
+from shared.connectors._gitlab_parts import KEY_FORM, Choices, fetch_page
 from shared.connectors._gitlab_settings import GitLabCredentials, GitLabSettings
 from shared.connectors._gitlab_walk import Rows, rows_of, to_moment
 from shared.connectors._http import together
@@ -26,6 +26,7 @@ from shared.connectors._protocol import (
     ConnectorSettings,
     Gap,
     Hooks,
+    KeyForm,
     Page,
     Part,
     PartKind,
@@ -70,6 +71,7 @@ class GitLabConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=2)
     keys_per_part: ClassVar[int] = 100
     keys_need_scope: ClassVar[bool] = False
+    key_form: ClassVar[KeyForm | None] = KEY_FORM
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(

@@ -41,6 +41,7 @@ from shared.connectors._protocol import (
     ConnectorSettings,
     Gap,
     Hooks,
+    KeyForm,
     Page,
     Part,
     PartKind,
@@ -96,6 +97,7 @@ class JiraConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=5)
     keys_per_part: ClassVar[int] = BULK
     keys_need_scope: ClassVar[bool] = False
+    key_form: ClassVar[KeyForm | None] = None
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(

@@ -22,6 +22,7 @@ from shared.connectors._protocol import (
     Gap,
     Gone,
     Hooks,
+    KeyForm,
     Page,
     Part,
     PartKind,
@@ -121,6 +122,7 @@ class SentryConnector:
     index_lag: ClassVar[timedelta] = timedelta(minutes=10)
     keys_per_part: ClassVar[int] = 20
     keys_need_scope: ClassVar[bool] = False
+    key_form: ClassVar[KeyForm | None] = None
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(

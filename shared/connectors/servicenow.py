@@ -25,6 +25,7 @@ from shared.connectors._protocol import (
     Gap,
     Gone,
     Hooks,
+    KeyForm,
     Page,
     Part,
     PartKind,
@@ -84,6 +85,7 @@ class ServiceNowConnector:
     index_lag: ClassVar[timedelta] = timedelta(seconds=60)
     keys_per_part: ClassVar[int] = _IDS_A_QUERY
     keys_need_scope: ClassVar[bool] = True
+    key_form: ClassVar[KeyForm | None] = None
     hooks: ClassVar[Hooks] = HOOKS
 
     def __init__(

@@ -1,6 +1,7 @@
 """Turn a wish to sync into a queued job."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -126,3 +127,16 @@ def _check(stored: StoredConnection, options: SyncOptions) -> None:
         )
     if options.mode is SyncMode.KEYS and not options.keys:
         raise InvalidRequestError("Mode `keys` needs keys", fields={"keys": "must not be empty"})
+    _check_keys(stored.source, options.keys)
+
+
+def _check_keys(source: str, keys: Sequence[str]) -> None:
+    """In the job, one that cannot even be asked for would cost the others that are asked for with it."""
+    form = connector_class(source).key_form
+    wrong = {number: key for number, key in enumerate(keys) if form and not form.pattern.fullmatch(key)}
+    if form and wrong:
+        raise InvalidRequestError(
+            f"{next(iter(wrong.values()))!r} is no key of {source}",
+            hint=f"Keys look like {form.example}",
+            fields={f"keys.{number}": f"must look like {form.example}" for number in wrong},
+        )

@@ -102,6 +102,26 @@ async def test_keys_nobody_knows_are_told(
     assert warning.startswith("Of 2 keys the source knows 1")
 
 
+@pytest.mark.parametrize(
+    ("source", "good", "form"),
+    [("github", "tidewater/harbor#1", "owner/name#12"), ("gitlab", "tidewater/harbor#1", "group/project#12")],
+)
+async def test_what_cannot_be_a_key_is_refused_before_it_costs_the_others(
+    admin: httpx.AsyncClient, source: str, good: str, form: str
+) -> None:
+    async with tracker_of(source, seeded(3)) as tracker:
+        await admin.post("/api/integrations", json=registration(tracker))
+        await admin.post("/api/integrations/petrel/test")
+
+        refused = await admin.post("/api/import", json={"connection": "petrel", "keys": [good, "HARBOR-1"]})
+        taken = await admin.post("/api/import", json={"connection": "petrel", "keys": [good]})
+
+    assert (refused.status_code, taken.status_code) == (422, 202)
+    told = refused.json()
+    assert (told["detail"], told["hint"]) == (f"'HARBOR-1' is no key of {source}", f"Keys look like {form}")
+    assert told["fields"] == {"keys.1": f"must look like {form}"}
+
+
 async def test_a_record_the_tracker_has_to_mend_is_not_replayed(admin: httpx.AsyncClient, database: Database) -> None:
     world = seeded(3)
     world.create("HARBOR", title="")
