@@ -220,7 +220,8 @@ async def sources(_caller: Reader) -> SourceForms:
 @router.get("/health", summary="Connections at a glance", responses=problems())
 async def health(context: InContext, _caller: Reader) -> StatusList:
     """Which are current, and why the others are not."""
-    return StatusList(items=await list_health(context.runtime.database, now=datetime.now(UTC)))
+    made = context.runtime.connectors
+    return StatusList(items=await list_health(context.runtime.database, made.sealer, now=datetime.now(UTC)))
 
 
 @router.get("/metrics", summary="Numbers of the last 24 hours", responses=problems())

@@ -9,6 +9,7 @@ TributaryError
 ├── ConflictError                the request contradicts the state of things
 ├── TooLargeError                over a size limit
 ├── TooManyRequestsError         carries retry_after seconds
+├── MisconfiguredError           a setting of ours is wrong; no caller can help it
 ├── SourceError                  a tracker refused or failed; carries its class of trouble and advice
 └── UnavailableError             a part we need is out of reach; retryable
     ├── DatabaseUnavailableError
@@ -90,6 +91,12 @@ class TooManyRequestsError(TributaryError):
     def __init__(self, detail: str, *, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(detail)
+
+
+class MisconfiguredError(TributaryError):
+    """A setting of this installation is missing or wrong."""
+
+    code = "misconfigured"
 
 
 class UnavailableError(TributaryError):

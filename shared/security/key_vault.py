@@ -46,22 +46,34 @@ class KeyVaultKeys:
 
     def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
         """Unwrap with the version that wrapped."""
-        if not key_id.startswith("https://"):
-            if self._former is not None:
-                return self._former.unwrap(key_id, wrapped)
-            raise UnsealError(
-                f"The key {key_id!r} that sealed these credentials is one of a key ring",
-                hint="Keep CREDENTIAL_ENCRYPTION_KEY beside CREDENTIAL_KEY_VAULT_KEY until credentials are rotated",
-            )
+        if not _is_in_vault(key_id):
+            return self._ring_of(key_id).unwrap(key_id, wrapped)
         try:
             return self._client(key_id).unwrap_key(_ALGORITHM, wrapped).key
         except AzureError as error:
             raise _refusal(error, "unwrap", "unwrapKey") from error
 
+    def require(self, key_id: str) -> None:
+        """UnsealError if the key is of a ring that is not there; what the vault has is seen when it is asked."""
+        if not _is_in_vault(key_id):
+            self._ring_of(key_id).require(key_id)
+
+    def _ring_of(self, key_id: str) -> MasterKeys:
+        if self._former is None:
+            raise UnsealError(
+                f"The key {key_id!r} that sealed these credentials is one of a key ring",
+                hint="Keep CREDENTIAL_ENCRYPTION_KEY beside CREDENTIAL_KEY_VAULT_KEY until credentials are rotated",
+            )
+        return self._former
+
     def _client(self, key_id: str) -> CryptographyClient:
         if key_id not in self._clients:
             self._clients[key_id] = self._client_of(key_id)
         return self._clients[key_id]
+
+
+def _is_in_vault(key_id: str) -> bool:
+    return key_id.startswith("https://")
 
 
 def _clients() -> Callable[[str], CryptographyClient]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.domain.errors import ConflictError, InvalidRequestError
+from shared.domain.errors import ConflictError, MisconfiguredError
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -42,6 +42,10 @@ class MasterKeys(Protocol):
         """Unwrap with the key of this id; UnsealError if that is not possible."""
         ...
 
+    def require(self, key_id: str) -> None:
+        """UnsealError if a key of this id cannot be at hand; asks nobody."""
+        ...
+
 
 class KeyRing:
     """Master keys from a setting, `id:base64`, comma-separated; the first wraps, all unwrap."""
@@ -55,13 +59,13 @@ class KeyRing:
             except ValueError:
                 key = b""
             if not key_id or len(key) != _KEY_BYTES:
-                raise InvalidRequestError(
+                raise MisconfiguredError(
                     "CREDENTIAL_ENCRYPTION_KEY has an entry that is not `id:base64 of 32 bytes`",
                     hint="Make one with: openssl rand -base64 32",
                 )
             self._keys[key_id] = AESGCM(key)
         if not self._keys:
-            raise InvalidRequestError(
+            raise MisconfiguredError(
                 "There is no key to seal credentials with",
                 hint="Set CREDENTIAL_ENCRYPTION_KEY or CREDENTIAL_KEY_VAULT_KEY",
             )
@@ -74,18 +78,21 @@ class KeyRing:
 
     def unwrap(self, key_id: str, wrapped: bytes) -> bytes:
         """Unwrap with any key of the ring."""
-        key = self._keys.get(key_id)
-        if key is None:
-            raise UnsealError(
-                f"The key {key_id!r} that sealed these credentials is not in the key ring",
-                hint="Put it back behind the new one in CREDENTIAL_ENCRYPTION_KEY, or save the credentials again",
-            )
+        self.require(key_id)
         try:
-            return key.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], key_id.encode())
+            return self._keys[key_id].decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], key_id.encode())
         except InvalidTag as error:
             raise UnsealError(
                 "The master key does not fit these credentials", hint="Save the credentials again"
             ) from error
+
+    def require(self, key_id: str) -> None:
+        """UnsealError if the ring has no such key."""
+        if key_id not in self._keys:
+            raise UnsealError(
+                f"The key {key_id!r} that sealed these credentials is not in the key ring",
+                hint="Put it back behind the new one in CREDENTIAL_ENCRYPTION_KEY, or save the credentials again",
+            )
 
 
 class Sealer:
@@ -96,7 +103,7 @@ class Sealer:
 
     @cached_property
     def keys(self) -> MasterKeys:
-        """The master keys; InvalidRequestError if none are set."""
+        """The master keys; MisconfiguredError if none are set, or one is none."""
         return self._make_keys()
 
     def seal(self, secret: str, *, owner: str, field: str) -> dict[str, str]:

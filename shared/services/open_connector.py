@@ -13,8 +13,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from shared.connectors import connectors
 from shared.connectors._protocol import Connector, ConnectorCredentials, ConnectorSettings, OAuthCredentials
 from shared.domain.complaints import complaint
-from shared.domain.errors import InvalidRequestError, SourceError, Trouble
-from shared.security.sealing import Sealer
+from shared.domain.errors import InvalidRequestError, MisconfiguredError, SourceError, Trouble
+from shared.security.sealing import Sealer, UnsealError
 from shared.services.renew_credentials import Renewals
 from shared.store import connections
 from shared.store.connections import StoredConnection
@@ -158,6 +158,17 @@ def open_credentials(sealer: Sealer, stored: StoredConnection) -> dict[str, Any]
         field: sealer.open(entry["sealed"], owner=str(stored.id), field=field) if "sealed" in entry else entry["plain"]
         for field, entry in stored.credentials.items()
     }
+
+
+def why_unreadable(sealer: Sealer, stored: StoredConnection) -> str | None:
+    """Why credentials cannot be opened, as far as that is known without asking Key Vault."""
+    try:
+        for entry in stored.credentials.values():
+            if "sealed" in entry:
+                sealer.keys.require(entry["sealed"]["key"])
+    except (UnsealError, MisconfiguredError) as error:
+        return f"{error.detail}. {error.hint}"
+    return None
 
 
 def _refuse_unstorable(what: str, values: Mapping[str, Any]) -> None:

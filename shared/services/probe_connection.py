@@ -14,6 +14,7 @@ from shared.domain.caller import Caller
 from shared.domain.errors import (
     ConflictError,
     InvalidRequestError,
+    MisconfiguredError,
     SourceError,
     TributaryError,
     Trouble,
@@ -135,7 +136,8 @@ async def _probe(database: Database, made: Connectors, stored: StoredConnection)
         advice = f"{error.hint}. {_LOOK_AT_ADDRESS}" if error.trouble is Trouble.NOT_FOUND else error.hint
         failure = ProbeFailure(code=error.trouble, detail=error.detail, advice=advice, status=error.status)
         return ProbeResult(passed=False, error=failure), []
-    except UnavailableError:
+    except (UnavailableError, MisconfiguredError):
+        # Neither says anything of the connection.
         raise
     except TributaryError as error:
         failure = ProbeFailure(code=error.code, detail=error.detail, advice=error.hint)

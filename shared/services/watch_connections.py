@@ -5,8 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from shared.security.sealing import Sealer
 from shared.services.judge_lag import IndexLag, find_index_lag
 from shared.services.manage_connections import existing
+from shared.services.open_connector import why_unreadable
 from shared.store import connections, coverage, jobs
 from shared.store.connections import Schedule, StoredConnection
 from shared.store.database import Connection, Database
@@ -89,7 +91,7 @@ class ConnectionHealth(BaseModel):
 
     slug: str
     source: str
-    health: str = Field(description="ok, waiting, late, failing, paused, untested or off", examples=["ok"])
+    health: str = Field(description="ok, waiting, late, failing, paused, unreadable, untested or off", examples=["ok"])
     reason: str | None
     next_run_at: datetime | None
     last_success_at: datetime | None
@@ -163,16 +165,19 @@ async def find_rate_limit(database: Database, slug: str) -> dict[str, Any]:
     return {"quota": stored.quota, "blocked_until": stored.blocked_until}
 
 
-async def list_health(database: Database, *, now: datetime) -> list[ConnectionHealth]:
+async def list_health(database: Database, sealer: Sealer, *, now: datetime) -> list[ConnectionHealth]:
     """Every connection at a glance."""
     async with database.connection() as connection:
-        return [await _health(connection, stored, now) for stored in await connections.list_connections(connection)]
+        stored = await connections.list_connections(connection)
+        return [await _health(connection, each, why_unreadable(sealer, each), now) for each in stored]
 
 
-async def _health(connection: Connection, stored: StoredConnection, now: datetime) -> ConnectionHealth:
+async def _health(
+    connection: Connection, stored: StoredConnection, unreadable: str | None, now: datetime
+) -> ConnectionHealth:
     schedule = await connections.find_schedule(connection, stored.id)
     gaps = await coverage.list_gaps(connection, stored.id)
-    health, reason = _judge(stored, schedule, now)
+    health, reason = _judge(stored, schedule, unreadable, now)
     return ConnectionHealth(
         slug=stored.slug,
         source=stored.source,
@@ -184,12 +189,15 @@ async def _health(connection: Connection, stored: StoredConnection, now: datetim
     )
 
 
-def _judge(stored: StoredConnection, schedule: Schedule | None, now: datetime) -> tuple[str, str | None]:
+def _judge(
+    stored: StoredConnection, schedule: Schedule | None, unreadable: str | None, now: datetime
+) -> tuple[str, str | None]:
     """The first of these that holds."""
     blocked = stored.blocked_until if stored.blocked_until and stored.blocked_until > now else None
     late = schedule is not None and (now - schedule.next_run_at).total_seconds() > _LATE_SECONDS
     found: list[tuple[object, str, str | None]] = [
         (not stored.active, "off", "Switched off"),
+        (unreadable, "unreadable", unreadable),
         (not stored.test_passed, "untested", "Its test has not succeeded since it was registered or changed"),
     ]
     if schedule:

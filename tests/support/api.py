@@ -28,7 +28,7 @@ from shared.security.entra import EntraVerifier
 from shared.services.manage_api_keys import create_api_key
 from shared.settings import Settings
 from shared.store.database import Database
-from tests.support.sync import connectors_for_tests
+from tests.support.sync import TEST_KEY, connectors_for_tests
 
 # Tests import the application from here, so that its environment is set before.
 __all__ = [
@@ -67,16 +67,18 @@ class RecordingStarter:
         self.started.append((turn.job_id, turn.attempt))
 
 
-def runtime_of(settings: Settings, database: Database, blobs: Blobs) -> Runtime:
-    """What a worker of these would share."""
+def runtime_of(settings: Settings, database: Database, blobs: Blobs, keys: str = TEST_KEY) -> Runtime:
+    """What a worker of these would share; `keys` are the master keys."""
     verifier = EntraVerifier(settings) if settings.entra_tenant_id else None
-    return Runtime(settings, database, blobs, verifier, connectors_for_tests(database), asyncio.Semaphore(1))
+    return Runtime(settings, database, blobs, verifier, connectors_for_tests(database, keys), asyncio.Semaphore(1))
 
 
-def api_app(settings: Settings, database: Database, blobs: Blobs, starter: RecordingStarter) -> AsgiApp:
+def api_app(
+    settings: Settings, database: Database, blobs: Blobs, starter: RecordingStarter, keys: str = TEST_KEY
+) -> AsgiApp:
     """The application, given its context as the triggers give it."""
     app = create_app(settings)
-    context = Context(runtime_of(settings, database, blobs), starter)
+    context = Context(runtime_of(settings, database, blobs, keys), starter)
 
     async def with_context(scope: Message, receive: Any, send: Any) -> None:
         await app({**scope, "state": {"context": context}}, receive, send)

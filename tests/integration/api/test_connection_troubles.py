@@ -1,6 +1,8 @@
 """Connections over HTTP on a bad day: outages, limits, slips of the hand, two admins, keys nobody knows."""
 
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -11,8 +13,27 @@ from psycopg import sql
 from local.trackers.known import tracker_of
 from local.trackers.service import Fault, Tracker
 from local.trackers.world import seeded
+from shared.blobs import Blobs
+from shared.domain.caller import Role
+from shared.settings import Settings
 from shared.store.database import Database
+from tests.support.api import RecordingStarter, api_app, client_of, make_key
 from tests.support.connections import registration, run
+
+Restarted = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def restarted(api_settings: Settings, database: Database, blobs: Blobs, starter: RecordingStarter) -> Restarted:
+    """The application after a start with other master keys."""
+
+    @asynccontextmanager
+    async def start(keys: str) -> AsyncIterator[httpx.AsyncClient]:
+        app = api_app(api_settings, database, blobs, starter, keys)
+        async with client_of(app, await make_key(database, Role.ADMIN)) as client:
+            yield client
+
+    return start
 
 
 async def test_no_table_and_no_log_holds_a_secret(
@@ -120,6 +141,42 @@ async def test_what_cannot_be_a_key_is_refused_before_it_costs_the_others(
     told = refused.json()
     assert (told["detail"], told["hint"]) == (f"'HARBOR-1' is no key of {source}", f"Keys look like {form}")
     assert told["fields"] == {"keys.1": f"must look like {form}"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            "other:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            "'test' that sealed these credentials is not in",
+        ),
+        ("", "There is no key to seal credentials with"),
+        ("test:short", "CREDENTIAL_ENCRYPTION_KEY has an entry"),
+    ],
+    ids=["lost", "none", "broken"],
+)
+async def test_health_tells_of_credentials_that_cannot_be_opened(
+    admin: httpx.AsyncClient, connected: dict[str, Any], restarted: Restarted, keys: str, told: str
+) -> None:
+    async with restarted(keys) as client:
+        [health] = (await client.get("/api/integrations/health")).json()["items"]
+
+    assert health["health"] == "unreadable"
+    assert told in health["reason"]
+    assert "CREDENTIAL_ENCRYPTION_KEY" in health["reason"], "nothing says what to do"
+
+
+async def test_a_broken_key_ring_is_no_fault_of_the_caller_and_of_no_connection(
+    admin: httpx.AsyncClient, connected: dict[str, Any], restarted: Restarted, tracker: Tracker
+) -> None:
+    async with restarted("test:short") as client:
+        made = await client.post("/api/integrations", json={**registration(tracker), "slug": "second"})
+        tested = await client.post("/api/integrations/petrel/test")
+
+    for refused in (made, tested):
+        assert (refused.status_code, refused.json()["code"]) == (500, "misconfigured")
+        assert "openssl rand" in refused.json()["hint"]
+    assert (await admin.get("/api/integrations/petrel")).json()["test_passed"] is True
 
 
 async def test_a_record_the_tracker_has_to_mend_is_not_replayed(admin: httpx.AsyncClient, database: Database) -> None:

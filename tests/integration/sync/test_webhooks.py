@@ -425,11 +425,11 @@ async def test_a_lost_delivery_is_brought_by_the_next_incremental(connected: Con
 async def test_a_webhook_proves_nothing_about_the_rest(connected: Connect) -> None:
     world = world_with(1)
     async with hooked(connected, world) as runner:
-        (before,) = await list_health(runner.database, now=datetime.now(UTC))
+        (before,) = await list_health(runner.database, runner.connectors.sealer, now=datetime.now(UTC))
         await deliver(runner, world.all_current()[0])
         await act(runner)
 
-        (after,) = await list_health(runner.database, now=datetime.now(UTC))
+        (after,) = await list_health(runner.database, runner.connectors.sealer, now=datetime.now(UTC))
 
         assert after.last_success_at == before.last_success_at
 

@@ -20,6 +20,7 @@ EXPECTED = {
     "ConflictError": 409,
     "TooLargeError": 413,
     "TooManyRequestsError": 429,
+    "MisconfiguredError": 500,
     "SourceError": 502,
     "UnavailableError": 503,
     "DatabaseUnavailableError": 503,

@@ -93,3 +93,14 @@ def test_a_vault_that_refuses_says_what_to_look_at(status: int, names: str) -> N
         refusing(refused(status)).unwrap(OLD, b"wrapped")
 
     assert names in error.value.hint
+
+
+def test_which_keys_are_missing_is_known_without_asking_the_vault() -> None:
+    vault = refusing(ServiceRequestError("no route"))
+    beside_a_ring = KeyVaultKeys(NEW, former=KeyRing(f"2024:{base64.b64encode(b'o' * 32).decode()}"))
+
+    vault.require(OLD)
+    beside_a_ring.require("2024")
+    for keys in (vault, beside_a_ring):
+        with pytest.raises(UnsealError, match="'2023'"):
+            keys.require("2023")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from shared.domain.errors import InvalidRequestError
+from shared.domain.errors import MisconfiguredError
 from shared.security.sealing import KeyRing, Sealer, UnsealError
 
 OLD = f"old:{base64.b64encode(b'o' * 32).decode()}"
@@ -62,5 +62,5 @@ def test_a_missing_key_is_named() -> None:
     "text", ["", "id-without-key", f"short:{base64.b64encode(os.urandom(16)).decode()}", "bad:%%%"], ids=str
 )
 def test_a_broken_key_ring_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(MisconfiguredError):
         KeyRing(text)
