@@ -12,7 +12,7 @@ from uuid import UUID
 from shared.connectors._protocol import SCOPE_SETTINGS, Absence, Connector, Gap, PartKind
 from shared.domain.errors import Trouble
 from shared.domain.stream import Stream
-from shared.domain.sync import SyncMode, is_mass_absence
+from shared.domain.sync import OVERLAP, SyncMode, is_mass_absence
 from shared.services.open_connector import Connectors, check_settings
 from shared.services.plan_sync import keys_parts
 from shared.store import connections, coverage, jobs, seen, streams, sync_ledger, sync_lines
@@ -180,6 +180,8 @@ class _Compare:
             scope=scope,
             began=self._began,
             cursor=cursor,
+            # Only issues are asked for. Others that are younger than what lists surely show are judged another time.
+            settled=cursor - OVERLAP if cursor and stream is not Stream.ISSUES else None,
         )
         missed = found.missed
         if missed:

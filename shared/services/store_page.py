@@ -45,7 +45,7 @@ async def store_page(
     for stream in sorted(normalized.records, key=_ORDER.__getitem__):
         await work.stream(stream, normalized.records[stream])
     await _note_lag(connection, stored, part, work.news.get(part.stream))
-    await _mark_gone(writer, page, counts, fresh=work.created)
+    await _mark_gone(writer, page, counts, silent=work.created | work.stale)
     await _keep_refused(connection, job, part, normalized, counts)
     await _note_gaps(connection, stored, part, page)
     await _note_seen(connection, job, part, page, normalized, written=work.written[part.stream])
@@ -79,8 +79,9 @@ class _Write:
         self._counts = counts
         self._authoritative = authoritative
         self._census_until = census_until
-        # Issues this page added.
+        # Issues this page added, and those of which it has an older version than is held.
         self.created: set[str] = set()
+        self.stale: set[str] = set()
         # What this page added or changed.
         self.written: dict[Stream, set[str]] = defaultdict(set)
         # Ids and keys of issues this page shows, which are there.
@@ -111,7 +112,8 @@ class _Write:
         self._count_missed(stream, written, rows)
         if stream is Stream.ISSUES:
             self.created = added
-            shown = (rows[each] for each in rows if fates.get(each) is not Fate.STALE)
+            self.stale = {each for each, fate in fates.items() if fate is Fate.STALE}
+            shown = (rows[each] for each in rows if each not in self.stale)
             self._shown = {name for row in shown for name in (row.external_id, row.values["key"])}
             await self._link_sprints(written, rows)
         await self._writer.follow({gone_with[i].external_id for i in touched if i in gone_with})
@@ -186,9 +188,11 @@ class _Write:
             self._counts[stream][fate.value] += number
 
 
-async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int]], *, fresh: Collection[str]) -> None:
-    """Mark what the page says is gone. An issue that was not there a moment ago has no children to lose."""
-    complete = sorted((each for each in page.complete if each.issue_id not in fresh), key=_link_of)
+async def _mark_gone(writer: Writer, page: Page, counts: dict[str, dict[str, int]], *, silent: Collection[str]) -> None:
+    """Mark what the page says is gone. `silent` issues say nothing of their children: one that was not there a moment
+    ago has none to lose, and an older version of one knows nothing of the newest.
+    """
+    complete = sorted((each for each in page.complete if each.issue_id not in silent), key=_link_of)
     for link, group in groupby(complete, key=_link_of):
         children = list(group)
         gone = await writer.mark_children_gone(

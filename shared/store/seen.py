@@ -85,13 +85,14 @@ def _difference(stream: Stream) -> sql.Composed:
             select external_id, source_updated_at from seen_ids
              where job_id = %(job_id)s and stream = %(stream)s and scope = %(scope)s
         ), held as (
-            select external_id, {key} as key, read_at, deleted_at, job_id from {table}
+            select external_id, {key} as key, source_updated_at, read_at, deleted_at, job_id from {table}
              where import_source = %(source)s and scope = %(scope)s
         )
         select (select count(*) from held where deleted_at is null) as known,
                (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]') from held
                  where deleted_at is null and (read_at is null or read_at < %(began)s)
                    and job_id is distinct from %(job_id)s
+                   and coalesce(source_updated_at < %(settled)s, true)
                    and not exists (select from seen where seen.external_id = held.external_id)) as absent,
                (select coalesce(jsonb_agg(jsonb_build_array(mine.external_id, {key}) order by mine.external_id), '[]')
                   from mine
@@ -116,12 +117,14 @@ async def compare_seen(
     scope: str,
     began: datetime,
     cursor: datetime | None,
+    settled: datetime | None = None,
 ) -> Difference:
     """Compare what a job saw of a scope with the table.
 
     Absent is what nobody saw in any scope of the job, the job did not write, and no reading since `began` brought: the
-    clocks of workers differ, so that what the job wrote may seem to have been read before it. Missed is what the source
-    shows with a time of change before `cursor`, up to which everything should be known; what was rejected is known.
+    clocks of workers differ, so that what the job wrote may seem to have been read before it. It was also there before
+    `settled`: what a webhook brought may be younger than what lists show. Missed is what the source shows with a time
+    of change before `cursor`, up to which everything should be known; what was rejected is known.
     """
     found = await connection.execute(
         _difference(stream),
@@ -132,6 +135,7 @@ async def compare_seen(
             "scope": scope,
             "began": began,
             "cursor": cursor,
+            "settled": settled,
         },
     )
     row = await found.fetchone() or {"known": 0, "absent": [], "missed": []}

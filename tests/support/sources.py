@@ -36,6 +36,8 @@ class Source:
     comment_edits: bool = True
     # Whether a deleted comment shows before the next census.
     comment_deletions: bool = True
+    # Whether rows that the account may not see shorten the pages they are on.
+    hides: bool = False
 
     # A server of another kind; fewer histories are tried with it.
     variant: str = ""
@@ -112,7 +114,7 @@ SOURCES = {
             _token,
             world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
-            pages={"_gitlab_walk.PAGE_SIZE": 3},
+            pages={"_gitlab_walk.PAGE_SIZE": 4},
             pieces={"gitlab._ISSUES_PER_PIECE": 4},
         ),
         Source(
@@ -123,7 +125,7 @@ SOURCES = {
             prepare=lambda tracker: setattr(tracker, "keyset", False),
             world={"note_throttle": timedelta(seconds=60), "index_lag": timedelta(seconds=50)},
             worklogs=True,
-            pages={"_gitlab_walk.PAGE_SIZE": 3},
+            pages={"_gitlab_walk.PAGE_SIZE": 4},
             pieces={"gitlab._ISSUES_PER_PIECE": 4},
         ),
         Source(
@@ -131,11 +133,12 @@ SOURCES = {
             {"tables": ["incident", "problem"]},
             lambda tracker: {"username": "tributary.reader", "password": tracker.token},
             world={"index_lag": timedelta(seconds=50)},
-            pages={"servicenow._ISSUES_A_PAGE": 3, "_servicenow_walk.ROWS_A_PAGE": 3},
-            pieces={"servicenow._MANY_ROWS": 4},
+            pages={"servicenow._ISSUES_A_PAGE": 4},
+            pieces={"servicenow._MANY_ROWS": 4, "_servicenow_walk.ROWS_A_PAGE": 4},
             external_id=lambda issue: hashlib.md5(f"issue:{issue.id}".encode()).hexdigest(),
             comment_edits=False,
             comment_deletions=False,
+            hides=True,
         ),
         Source(
             "sentry",
@@ -143,7 +146,7 @@ SOURCES = {
             _token,
             in_progress=False,
             title=lambda issue: f"Failure: {issue.title}",
-            pages={"sentry.PAGE": 3},
+            pages={"sentry.PAGE": 4},
             status_bumps=False,
             world={"note_throttle": timedelta.max, "index_lag": timedelta(minutes=9)},
         ),

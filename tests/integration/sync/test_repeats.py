@@ -149,7 +149,7 @@ async def test_a_page_and_its_place_in_the_ledger_are_stored_together_or_not_at_
     place: str, calls: int, pages: int, connected: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = SOURCES["gitlab"]
-    world = world_with(12, "gitlab", projects=("HARBOR",))
+    world = world_with(16, "gitlab", projects=("HARBOR",))
     with source.small_pages():
         async with connected("gitlab", world, concurrency=1) as runner:
             job_id = await runner.accept(SyncMode.FULL)
@@ -161,10 +161,10 @@ async def test_a_page_and_its_place_in_the_ledger_are_stored_together_or_not_at_
 
             [stored] = await runner.fetch(STORED)
 
-            assert stored == {"issues": 3 * pages, "counted": 3 * pages, "pages": pages, "open": 1}
+            assert stored == {"issues": 4 * pages, "counted": 4 * pages, "pages": pages, "open": 1}
             assert await runner.run(job_id) is JobState.COMPLETED
             assert await stored_issues(runner) == expected_issues(source, world)
-            assert await runner.fetch(STORED) == [{"issues": 12, "counted": 12, "pages": 4, "open": 0}]
+            assert await runner.fetch(STORED) == [{"issues": 16, "counted": 16, "pages": 4, "open": 0}]
 
 
 def break_after(patched: pytest.MonkeyPatch, place: str, calls: int) -> None:
@@ -304,3 +304,40 @@ async def test_syncs_that_are_given_up_slow_the_schedule_down_like_other_failure
 
         assert (schedule["failures"], schedule["failure_class"], schedule["rung"]) == (3, "internal_error", 1)
         assert schedule["next_run_at"] > datetime.now(UTC) + timedelta(minutes=50)
+
+
+@pytest.mark.parametrize("mode", [SyncMode.FULL, SyncMode.CENSUS])
+async def test_a_comment_that_lists_do_not_show_yet_is_not_taken_for_deleted(
+    mode: SyncMode, connected: Connect
+) -> None:
+    world = world_with(3, "github")
+    async with connected("github", world) as runner:
+        issue = world.create("HARBOR")
+        world.advance(55)
+        assert await runner.sync() is JobState.COMPLETED
+        world.comment(issue.id, "Just now.")
+        [row] = await runner.fetch("select key from issues where external_id = %s", str(issue.id))
+        assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        assert await runner.sync(mode) is JobState.COMPLETED
+
+        assert await tombstones(runner) == []
+        assert await stored_issues(runner) == expected_issues(SOURCES["github"], world)
+
+
+async def test_an_older_version_of_an_issue_takes_none_of_its_comments_away(connected: Connect) -> None:
+    world = new_world(SOURCES["gitlab"])
+    issue = world.create("HARBOR")
+    world.advance(HOUR)
+    async with connected("gitlab", world) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        world.comment(issue.id, "Just now.")
+        [row] = await runner.fetch("select key from issues")
+        assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        assert await runner.sync(SyncMode.FULL, streams=("issues",)) is JobState.COMPLETED
+
+        parts = await runner.fetch("select counts #>> '{issues,stale}' as stale from sync_parts where kind = 'window'")
+        assert {"stale": "1"} in parts
+        changed = await runner.fetch("select deleted_at, updated_at = created_at as untouched from comments")
+        assert changed == [{"deleted_at": None, "untouched": True}]
