@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import ClassVar, Self
 
@@ -61,6 +62,8 @@ class Tracker:
         # Requests allowed before the tracker says "limited" once per window; None: no limit.
         self.quota: int | None = None
         self.limited_seconds = 1.0
+        # Seconds by which the clock in its answers is ahead of the one that stamps its records.
+        self.skew = 0.0
         self.before_request: Callable[[Call], None] | None = None
         self._runner: web.AppRunner | None = None
         self._kept: dict[Hashable, orjson.Fragment] = {}
@@ -164,7 +167,8 @@ class Tracker:
         left = self.latency - (asyncio.get_running_loop().time() - began)
         if left > 0:
             await asyncio.sleep(left)
-        response.headers.setdefault("Date", format_datetime(self.world.now, usegmt=True))
+        clock = self.world.now + timedelta(seconds=self.skew)
+        response.headers.setdefault("Date", format_datetime(clock, usegmt=True))
         response.headers.update(self.quota_headers())
         return response
 

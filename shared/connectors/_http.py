@@ -37,6 +37,7 @@ _SECRET_CHARACTERS = 8
 _SECRET_FIELDS = ("secret", "password", "token", "assertion")
 _MOST_REDIRECTS = 5
 _TRIES = 3
+_WAIT = wait_random_exponential(multiplier=0.1, max=0.6)
 _QUICKLY_RETRIED = {Trouble.NETWORK_GLITCH, Trouble.SERVER_ERROR, Trouble.PAYLOAD_INVALID}
 _SHOWN_CHARACTERS = 200
 _MESSAGE_NAMES = ("message", "errorMessages", "detail", "error_description", "error")
@@ -202,7 +203,7 @@ class TrackerHTTP:
         request = {"params": params, "json": json, "data": form, "headers": headers}
         retrying = AsyncRetrying(
             stop=stop_after_attempt(_TRIES),
-            wait=wait_random_exponential(multiplier=0.1, max=0.6),
+            wait=_WAIT,
             retry=retry_if_exception(_is_glitch),
             reraise=True,
         )

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from local.trackers.service import Fault
+from shared.connectors import connectors
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
@@ -94,6 +95,17 @@ CASES = [
     for name, own in MATRIX.items()
     for trouble, fault in [*own, *COMMON]
 ]
+
+
+# A password does not expire, and a token that did is exchanged for another before anybody hears of it.
+NEVER = {"servicenow": {Trouble.AUTH_EXPIRED}}
+
+
+@pytest.mark.parametrize("name", connectors())
+def test_no_class_of_trouble_is_left_out(name: str) -> None:
+    caused = {trouble for trouble, _ in [*MATRIX[name], *COMMON]} | {Trouble.RATE_LIMIT}  # that one has its own test
+
+    assert caused | NEVER.get(name, set()) == set(Trouble)
 
 
 async def told_of(runner: SyncRunner, trouble: Trouble) -> dict[str, object]:
