@@ -67,7 +67,7 @@ class Loop:
         self._runner = asyncio.Runner()
         self.database = Database(url, size=6)
         self._runner.run(self.database.open())
-        self.connectors = connectors_for_tests()
+        self.connectors = connectors_for_tests(self.database)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         self._runner.run(work)
@@ -136,9 +136,9 @@ async def play(loop: Loop, source: Source, history: History) -> None:
             tracker,
             connection_settings={**source.settings, "concurrency": 1, "streams": source.streams},
             credentials=source.credentials(tracker),
-            connectors=loop.connectors,
             twins=history.twins,
         )
+        runner.connectors = loop.connectors
         await runner.register()
         await runner.execute("update connections set test_passed = true where slug = %s", runner.slug)
         held: dict[str, Any] = {}
