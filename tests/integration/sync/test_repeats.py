@@ -140,7 +140,7 @@ async def test_a_lane_that_breaks_leaves_nobody_at_work(connected: Connect, monk
     [
         # Issues and comments of the first two pages are written, then the database goes away.
         ("shared.store.streams.Writer.add", 4, 2),
-        ("shared.services.store_page.note_seen", 2, 2),
+        ("shared.services.store_page._note_seen", 2, 2),
         ("shared.store.sync_ledger.save_step", 2, 2),
         ("shared.store.sync_ledger.close_window", 0, 3),
     ],
