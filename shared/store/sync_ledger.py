@@ -129,10 +129,10 @@ async def claim_part(
     """
     # One walker of a lane from the front, the other from the back: large pages and small ones come together then.
     values = {"job": job_id, "attempt": attempt, "lane": lane, "now": now, "backwards": lane % 2 == 1}
-    cursor = await connection.execute(_CLAIM.format(sql.SQL("skip locked")), values)
+    cursor = await connection.execute(_CLAIM.format(_PREFERRED, sql.SQL("skip locked")), values)
     row = await cursor.fetchone()
     if row is None:
-        cursor = await connection.execute(_CLAIM.format(sql.SQL("")), values)
+        cursor = await connection.execute(_CLAIM.format(_IN_ORDER, sql.SQL("")), values)
         row = await cursor.fetchone()
     return StoredPart.model_validate(row) if row else None
 
@@ -145,12 +145,15 @@ _CLAIM = sql.SQL(
            select number from sync_parts
             where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
               and (claimed_attempt is distinct from %(attempt)s or claimed_lane = %(lane)s)
-            order by claimed_attempt is not distinct from %(attempt)s desc,
-                     case when %(backwards)s then -number else number end
-            limit 1 for update {})
+            order by {} limit 1 for update {})
     returning *
     """
 )
+_PREFERRED = sql.SQL(
+    "claimed_attempt is not distinct from %(attempt)s desc, case when %(backwards)s then -number else number end"
+)
+# A part that was waited for in vain stays locked while the next is tried: in two orders they would block each other.
+_IN_ORDER = sql.SQL("number")
 
 
 async def lock_part(connection: Connection, job_id: UUID, number: int) -> StoredPart | None:

@@ -1,7 +1,7 @@
 """A step that runs again, on another worker or as a new attempt, changes nothing that is there."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pkgutil import resolve_name
 from typing import Any
@@ -17,6 +17,7 @@ from shared.domain.sync import SyncMode
 from shared.services.finish_sync import finish_sync, give_up_sync
 from shared.services.plan_sync import plan_sync
 from shared.store import sync_ledger
+from shared.store.sync_ledger import StoredPart
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.settings import make_settings
@@ -106,6 +107,28 @@ async def test_a_part_that_a_dying_session_still_holds_is_not_left_unread(connec
 
         assert await runner.fetch("select state from sync_parts group by state") == [{"state": "done"}]
         assert await stored_issues(runner) == expected_issues(SOURCES["gitlab"], world)
+
+
+async def test_lanes_that_wait_for_the_same_parts_do_not_block_each_other(connected: Connect) -> None:
+    async with connected("gitlab", world_with(3, "gitlab"), concurrency=1) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        await runner.execute("update sync_parts set state = 'done' where number > 1")
+
+        async def claim(lane: int) -> StoredPart | None:
+            async with runner.database.transaction() as connection:
+                return await sync_ledger.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
+
+        async with AsyncExitStack() as held:
+            for number in range(2):
+                holder = await held.enter_async_context(runner.database.transaction())
+                await sync_ledger.lock_part(holder, job_id, number)
+                await holder.execute("update sync_parts set state = 'done' where number = %s", (number,))
+            claims = [asyncio.ensure_future(claim(lane)) for lane in (0, 1)]
+            while len(await runner.fetch("select from pg_stat_activity where wait_event_type = 'Lock'")) < 2:
+                pass
+
+        assert await asyncio.gather(*claims) == [None, None]
 
 
 async def is_anybody_waiting(runner: SyncRunner) -> bool:

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.domain.markdown import adf_to_markdown, html_to_markdown, wiki_to_markdown
@@ -220,6 +220,11 @@ def test_wiki_markup_becomes_markdown(wiki: str, expected: str) -> None:
 MARKUP = st.text(alphabet="*_-+[]{}|!~#hq.:/ \n\\acode<>&;\ue000\ue0021", max_size=60)
 
 
+def test_what_is_no_section_is_text() -> None:
+    assert html_to_markdown("<p>a <![1 b</p> <![if !mso]>c<![endif]> d") == "a <![1 b</p> c d"
+
+
+@example("<![1")
 @given(MARKUP | st.text(max_size=60))
 def test_no_text_raises(value: str) -> None:
     assert isinstance(html_to_markdown(value), str)
@@ -227,7 +232,7 @@ def test_no_text_raises(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["*a ", "[a|", "{code}", "||", "!a", "{{", "<b>", "<ul><li>", "_-*", "{quote}", "<table><tr><td>"]
+    "unit", ["<![1", "*a ", "[a|", "{code}", "||", "!a", "{{", "<b>", "<ul><li>", "_-*", "{quote}", "<table><tr><td>"]
 )
 def test_hostile_texts_take_time_in_proportion(unit: str) -> None:
     def seconds(repeats: int) -> float:
