@@ -84,13 +84,13 @@ def _difference(stream: Stream) -> sql.Composed:
         ), mine as (
             select external_id, source_updated_at from seen_ids
              where job_id = %(job_id)s and stream = %(stream)s and scope = %(scope)s
-        ), held as (
-            select external_id, {key} as key, source_updated_at, read_at, deleted_at, job_id from {table}
-             where import_source = %(source)s and scope = %(scope)s
         )
-        select (select count(*) from held where deleted_at is null) as known,
-               (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]') from held
-                 where deleted_at is null and (read_at is null or read_at < %(began)s)
+        select (select count(*) from {table}
+                 where import_source = %(source)s and scope = %(scope)s and deleted_at is null) as known,
+               (select coalesce(jsonb_agg(jsonb_build_array(external_id, {key}) order by external_id), '[]')
+                  from {table} held
+                 where import_source = %(source)s and scope = %(scope)s
+                   and deleted_at is null and (read_at is null or read_at < %(began)s)
                    and job_id is distinct from %(job_id)s
                    and coalesce(source_updated_at < %(settled)s, true)
                    and not exists (select from seen where seen.external_id = held.external_id)) as absent,
