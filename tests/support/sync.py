@@ -52,6 +52,8 @@ class SyncRunner:
     last_job: UUID | None = None
     # Whether every step runs twice, the lanes at once, as activities may whose worker was thought to be lost.
     twins: bool = False
+    # Told when a plan is made and its walk begins.
+    on_walk: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self.connectors = connectors_for_tests(self.database)
@@ -99,6 +101,7 @@ class SyncRunner:
         except SourceError as raised:
             error = {"code": raised.trouble.value, "detail": raised.detail}
         if lanes:
+            self.on_walk()
             await self.walk(job_id, attempt, lanes)
             if await self.reconcile(job_id, attempt):
                 await self.walk(job_id, attempt, lanes)

@@ -1,7 +1,7 @@
 """Made-up histories of a tracker and of the syncs that read it, and how one is played.
 
-A history has a number and is always the same. Its draws are independent of those of others: a library that learns from
-one case to the next makes most of them alike, and those that need four things to meet are never tried.
+A history has a number and is always the same. Its draws are independent of those of others, because losses take several
+things that meet. Hypothesis likes to repeat what it drew: of 1,141 syncs in 500 histories of its making 202 differed.
 """
 
 import asyncio
@@ -48,8 +48,9 @@ class Edit:
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What happens at the n-th request of a sync."""
+    """What happens at the n-th request of a sync, from the start of its plan or of its walk."""
 
+    walking: bool
     at: int
     kind: str
     edit: Edit
@@ -67,7 +68,7 @@ class Sync:
 
 @dataclass(frozen=True)
 class Named:
-    """A webhook tells of a stored issue; which one `choice` says."""
+    """A webhook tells of an issue; which one `choice` says, mostly one that has just changed."""
 
     choice: int
 
@@ -135,10 +136,16 @@ def _edit(pick: Random) -> Edit:
 
 
 def _disturbance(pick: Random) -> Disturbance:
-    # The first requests plan; most of the others turn pages.
-    at = pick.choice((pick.randint(1, 3), pick.randint(4, 6), pick.randint(4, 8), pick.randint(6, 12)))
+    # Most requests of a walk turn pages.
+    walking = pick.random() < 0.8
+    at = pick.choice((pick.randint(1, 3), pick.randint(2, 5), pick.randint(3, 9))) if walking else pick.randint(1, 4)
     return Disturbance(
-        at, pick.choice(DISTURBANCES), _edit(pick), pick.choice(SECONDS), pick.choice(("reset", "truncated", "status"))
+        walking,
+        at,
+        pick.choice(DISTURBANCES),
+        _edit(pick),
+        pick.choice(SECONDS),
+        pick.choice(("reset", "truncated", "status")),
     )
 
 
@@ -251,13 +258,19 @@ class Disturber:
     name: Callable[[Named], object]
     crash: Callable[[], object] = field(default=lambda: None)
     requests: int = 0
+    walking: bool = False
     # Whether somebody retries the sync if it fails.
     patient: bool = False
 
     def __call__(self, _call: Call) -> None:
         self.requests += 1
-        for each in [each for each in self.due if each.at == self.requests]:
+        for each in [each for each in self.due if (each.walking, each.at) == (self.walking, self.requests)]:
+            self.due.remove(each)
             self._do(each)
+
+    def begin(self, *, walking: bool) -> None:
+        """Count from here."""
+        self.walking, self.requests = walking, 0
 
     def _do(self, disturbance: Disturbance) -> None:
         faults = self.tracker.faults

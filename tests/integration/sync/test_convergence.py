@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -94,11 +95,13 @@ async def disturbed(runner: SyncRunner, source: Source, sync: Sync) -> None:
         runner.tracker,
         source,
         list(sync.disturbances),
-        name=lambda told: named.append(asyncio.ensure_future(read_named(runner, told))),
+        name=lambda told: named.append(asyncio.ensure_future(read_named(runner, source, told))),
     )
     runner.tracker.before_request = disturber
+    runner.on_walk = lambda: disturber.begin(walking=True)
     try:
         while True:
+            disturber.begin(walking=False)
             task = asyncio.ensure_future(runner.run(job_id, attempt))
             disturber.crash = task.cancel
             try:
@@ -117,14 +120,22 @@ async def disturbed(runner: SyncRunner, source: Source, sync: Sync) -> None:
     finally:
         await asyncio.gather(*named)
         runner.tracker.before_request = None
+        runner.on_walk = lambda: None
         runner.tracker.faults.clear()
 
 
-async def read_named(runner: SyncRunner, named: Named) -> None:
+async def read_named(runner: SyncRunner, source: Source, named: Named) -> None:
     """What a webhook causes: an issue is read by its key, beside whatever else is at work."""
-    rows = await runner.fetch("select key from issues where import_source = %s order by external_id", runner.slug)
-    if rows:
-        await runner.sync(SyncMode.KEYS, keys=(rows[named.choice % len(rows)]["key"],))
+    rows = await runner.fetch("select external_id, key from issues where import_source = %s order by 1", runner.slug)
+    stored = {row["external_id"]: row["key"] for row in rows}
+    latest = sorted(runner.tracker.world.all_current(), key=lambda issue: issue.at)[-1 - named.choice % 3 :]
+    if named.choice % 4 and latest:
+        key = stored.get(source.external_id(latest[0]), latest[0].key if source.moves else None)
+    else:
+        key = rows[named.choice % len(rows)]["key"] if rows else None
+    if key:
+        beside = replace(runner, on_walk=lambda: None)
+        await beside.sync(SyncMode.KEYS, keys=(key,))
 
 
 async def play(loop: Loop, source: Source, history: History) -> None:
@@ -149,7 +160,7 @@ async def play(loop: Loop, source: Source, history: History) -> None:
                 case Sync():
                     await disturbed(runner, source, step)
                 case Named():
-                    await read_named(runner, step)
+                    await read_named(runner, source, step)
                 case seconds:
                     tracker.world.advance(seconds)
             held = await assert_no_step_back(runner, source, tracker.world, held)
