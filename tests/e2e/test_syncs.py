@@ -101,8 +101,9 @@ def test_a_sync_survives_the_death_of_its_host(trackers: dict[str, Told], tmp_pa
         host = stack.host
         assert host is not None
         connect(fragile, told, "mortal", concurrency=1)
-        for _ in range(6):
-            control(told, "fault", kind="slow", seconds=0.7, path="/search")
+        # The search that follows the first stored page leaves time to kill the host before the sync has ended.
+        for _ in range(4):
+            control(told, "fault", kind="slow", seconds=4, path="/search/jql")
         job_id = sync(fragile, "mortal", mode="full")
 
         def some_but_not_all() -> None:

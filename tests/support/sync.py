@@ -54,9 +54,11 @@ class SyncRunner:
     twins: bool = False
     # Told when a plan is made and its walk begins.
     on_walk: Callable[[], object] = lambda: None
+    # Connectors to share with others: to make a client for HTTPS takes as long as a small sync.
+    shared: Connectors | None = None
 
     def __post_init__(self) -> None:
-        self.connectors = connectors_for_tests(self.database)
+        self.connectors = self.shared or connectors_for_tests(self.database)
 
     async def connect(self) -> ProbeResult:
         """Register the connection and test it."""

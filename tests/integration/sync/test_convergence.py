@@ -148,8 +148,8 @@ async def play(loop: Loop, source: Source, history: History) -> None:
             connection_settings={**source.settings, "concurrency": 1, "streams": source.streams},
             credentials=source.credentials(tracker),
             twins=history.twins,
+            shared=loop.connectors,
         )
-        runner.connectors = loop.connectors
         await runner.register()
         await runner.execute("update connections set test_passed = true where slug = %s", runner.slug)
         held: dict[str, Any] = {}
