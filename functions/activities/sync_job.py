@@ -9,10 +9,9 @@ from uuid import UUID
 
 import azure.durable_functions as df
 
-from functions.activities.failures import told
 from functions.durable import starter
 from functions.runtime import runtime
-from shared.domain.errors import SourceError, Trouble, UnavailableError
+from shared.domain.errors import SourceError, Trouble, UnavailableError, told
 from shared.services.announce_retry import announce_wait as announce
 from shared.services.dispatch_jobs import dispatch
 from shared.services.finish_sync import finish_sync as finish

@@ -20,7 +20,7 @@ A class says whether the same call may succeed later (`retryable`) and has a sta
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class TributaryError(Exception):
@@ -191,3 +191,12 @@ class SourceError(TributaryError):
         self.status = status
         self.retry_at = retry_at
         super().__init__(detail, hint=hint or trouble.advice)
+
+
+def told(error: Exception) -> dict[str, Any]:
+    """What is kept of an error that ends a job, or a part of one. One that is raised instead starts the job again."""
+    if isinstance(error, SourceError):
+        return {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
+    if isinstance(error, TributaryError):
+        return {"code": error.code, "detail": error.detail, "hint": error.hint}
+    return {"code": "internal_error", "detail": f"{type(error).__name__} in a step of the job; the logs know more"}

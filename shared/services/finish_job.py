@@ -6,6 +6,7 @@ from uuid import UUID
 
 from shared.blobs import Blobs
 from shared.domain.job import ATOMIC_REJECTED, ENDED, JobState
+from shared.services.give_up import give_up
 from shared.store import batches, jobs
 from shared.store.database import Database
 from shared.telemetry import jobs_finished
@@ -38,15 +39,11 @@ async def finish_job(database: Database, blobs: Blobs, job_id: UUID, attempt: in
 async def give_up_job(
     database: Database, blobs: Blobs, job_id: UUID, attempt: int, *, error: dict[str, Any]
 ) -> JobState | None:
-    """End a job that cannot be summed up; left running, it would be continued for ever and keep its place."""
-    async with database.transaction() as connection:
-        job = await jobs.lock_job(connection, job_id)
-        if job is None or job.attempt != attempt or job.state in ENDED:
-            return None
-        await jobs.end_job(connection, job_id, JobState.FAILED, error=error)
-        await jobs.log(connection, job_id, "error", "Job given up", error=error)
+    """End a job that cannot be summed up, or of which nobody can say what is left to do."""
+    job = await give_up(database, job_id, attempt, error=error, message="Job given up")
+    if job is None:
+        return None
     blobs.forget_copies(job.file_blob, job.index_blob)
-    jobs_finished(JobState.FAILED)
     return JobState.FAILED
 
 

@@ -10,6 +10,7 @@ from shared.domain.errors import Trouble
 from shared.domain.job import ENDED, JobState
 from shared.domain.stream import Stream
 from shared.domain.sync import RUNGS, SyncMode, next_rung
+from shared.services.give_up import give_up
 from shared.services.learn_fields import tell_vanished
 from shared.services.schedule_times import next_run
 from shared.store import connections, jobs, seen, sync_ledger
@@ -56,14 +57,10 @@ async def finish_sync(
 async def give_up_sync(
     database: Database, job_id: UUID, attempt: int, *, error: dict[str, Any], now: datetime
 ) -> JobState | None:
-    """End a sync whose ledger cannot be summed up; left running, it would be continued for ever and keep its place."""
-    async with database.transaction() as connection:
-        job = await jobs.lock_job(connection, job_id)
-        if job is None or job.attempt != attempt or job.state in ENDED:
-            return None
-        await jobs.end_job(connection, job_id, JobState.FAILED, error=error)
-        await jobs.log(connection, job_id, "error", "Sync given up", error=error)
-    jobs_finished(JobState.FAILED)
+    """End a sync whose ledger cannot be summed up, as a failure of its schedule."""
+    job = await give_up(database, job_id, attempt, error=error, message="Sync given up")
+    if job is None:
+        return None
     # In a transaction of its own: what broke may be the schedule, and the sync has to end all the same.
     async with database.transaction() as connection:
         await _update_schedule(connection, job, JobState.FAILED, error, now)

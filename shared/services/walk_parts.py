@@ -16,7 +16,7 @@ from uuid import UUID
 
 from shared.connectors._http import start_tally, together
 from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
-from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble
+from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble, told
 from shared.services.accept_sync import require_active
 from shared.services.learn_fields import learn_fields
 from shared.services.normalize_page import normalize_page
@@ -206,9 +206,9 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
             cursor_at=cursor_at,
         )
         await learn_fields(connection, work.stored.id, work.job.id, normalized.shapes)
-        if work.connector.quota and page.next is None:
-            await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
         if page.next is None:
+            if work.connector.quota:
+                await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
             return _Stored(now_at)
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))
         return _Stored(now_at, LaneResult("wait", blocked) if blocked else None)
@@ -221,7 +221,7 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
         "Part could not be read",
         extra={"action": "part_refused", "trouble": error.trouble, "status": error.status, "detail": error.detail},
     )
-    told = {"code": error.trouble.value, "detail": error.detail, "hint": error.hint, "status": error.status}
+    refusal = told(error)
     async with work.database.transaction() as connection:
         if error.trouble is Trouble.RATE_LIMIT:
             until = wait_until(error, now)
@@ -229,7 +229,7 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
             await sync_ledger.release_part(connection, part)
             return LaneResult("wait", until)
         state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
-        ours = await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=told)
+        ours = await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=refusal)
         if not ours:
             return None
         if state != "waiting" and not _is_asked_for(part):
@@ -237,7 +237,12 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
             await coverage.note_gaps(connection, work.stored.id, [gap])
         level = "warning" if state == "waiting" else "error"
         await jobs.log(
-            connection, part.job_id, level, f"{part.stream} of {part.scope_name}: {error.detail}", **told, state=state
+            connection,
+            part.job_id,
+            level,
+            f"{part.stream} of {part.scope_name}: {error.detail}",
+            **refusal,
+            state=state,
         )
     return LaneResult("stop") if error.trouble in _STOPS_ALL else None
 
