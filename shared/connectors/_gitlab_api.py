@@ -12,7 +12,7 @@ from shared.connectors._gitlab_refusals import classify, read_quota
 from shared.connectors._gitlab_settings import GitLabCredentials, TokenKind
 from shared.connectors._gitlab_walk import Rows, every_row
 from shared.connectors._http import Answer, Headers, TrackerHTTP
-from shared.connectors._oauth import Tokens, classify_login, grant, to_lease
+from shared.connectors._oauth import classify_login, grant, to_lease, tokens_kept_by
 from shared.connectors._protocol import Gap, Lease, OAuthCredentials, Renew
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
@@ -57,7 +57,7 @@ class GitLabAPI:
             concurrency=concurrency,
         )
         self._door = TrackerHTTP(client, base_url=self._root, classify=classify_login, concurrency=1)
-        self._tokens = Tokens(self._ask, renew) if credentials.client_id else None
+        self._tokens = tokens_kept_by(renew, self._ask) if credentials.client_id else None
 
     @property
     def requests(self) -> int:

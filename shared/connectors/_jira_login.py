@@ -12,7 +12,7 @@ import httpx
 
 from shared.connectors._http import Headers, TrackerHTTP
 from shared.connectors._jira_settings import JiraCredentials
-from shared.connectors._oauth import CHECK_CLIENT, Tokens, classify_login, grant, in_memory, to_lease
+from shared.connectors._oauth import CHECK_CLIENT, Tokens, classify_login, grant, to_lease, tokens_kept_by
 from shared.connectors._protocol import Lease, OAuthCredentials, Renew
 
 ATLASSIAN = "https://auth.atlassian.com/"
@@ -42,8 +42,12 @@ class Login:
         # Apps are authorized for a site under the address people know; requests go to Atlassian's gateway.
         self.by_site = authorized and GATEWAY not in base_url
         self.address = ATLASSIAN_API if self.by_site else base_url
-        keeper = renew if authorized else in_memory(credentials)
-        self._tokens = Tokens(self._ask, keeper) if credentials.client_id else None
+        self._tokens = None
+        if authorized:
+            self._tokens = tokens_kept_by(renew, self._ask)
+        elif credentials.client_id:
+            # A service account may ask for a token as often as it likes: nothing has to be kept.
+            self._tokens = Tokens(lambda _spent: self._ask(credentials))
 
     @property
     def requests(self) -> int:

@@ -4,6 +4,7 @@ https://www.rfc-editor.org/rfc/rfc6749#section-6
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeIs
 
@@ -20,10 +21,8 @@ CHECK_CLIENT = "Check the OAuth client's ID and secret"
 class Tokens:
     """The access tokens of one connection, as bearers."""
 
-    def __init__(self, ask: Ask, renew: Renew | None) -> None:
-        if renew is None:
-            raise TypeError("A refresh token that is taken once needs somewhere to keep its successor")
-        self._ask = ask
+    def __init__(self, renew: Callable[[str], Awaitable[Lease]]) -> None:
+        """`renew` gets a lease other than the one whose access token it is told; empty: none yet."""
         self._renew = renew
         self._renewing = asyncio.Lock()
         self._lease: Lease | None = None
@@ -34,7 +33,7 @@ class Tokens:
         async with self._renewing:
             lease = self._lease
             if lease is None or lease.access_token == self._refused or not lease.lasts(datetime.now(UTC)):
-                lease = self._lease = await self._renew(lease.access_token if lease else "", self._ask)
+                lease = self._lease = await self._renew(lease.access_token if lease else "")
             return {"Authorization": f"Bearer {lease.access_token}"}
 
     def renounce(self, headers: Headers) -> bool:
@@ -45,13 +44,11 @@ class Tokens:
         return True
 
 
-def in_memory(credentials: OAuthCredentials) -> Renew:
-    """For clients that may ask for a token as often as they like: nothing has to be kept."""
-
-    async def renew(_spent: str, ask: Ask) -> Lease:
-        return await ask(credentials)
-
-    return renew
+def tokens_kept_by(renew: Renew | None, ask: Ask) -> Tokens:
+    """Tokens got with a refresh token that is taken once. TypeError if there is nowhere to keep its successor."""
+    if renew is None:
+        raise TypeError("A refresh token that is taken once needs somewhere to keep its successor")
+    return Tokens(lambda spent: renew(spent, ask))
 
 
 def grant(credentials: OAuthCredentials) -> dict[str, str]:
@@ -73,12 +70,17 @@ def to_lease(answer: Answer, form: dict[str, str]) -> Lease:
     lives = data.get("expires_in")
     renew_at = None
     if isinstance(lives, int | float) and lives > 0:
-        renew_at = answer.read_at + timedelta(seconds=lives - min(_SECONDS_BEFORE_END, lives / 2))
+        renew_at = renewal_of(answer, lives)
     return Lease(
         access_token=str(data["access_token"]),
         refresh_token=str(data.get("refresh_token") or form.get("refresh_token", "")),
         renew_at=renew_at,
     )
+
+
+def renewal_of(answer: Answer, lives: float) -> datetime:
+    """A little before the end of a token that lives so many seconds from the answer that brought it."""
+    return answer.read_at + timedelta(seconds=lives - min(_SECONDS_BEFORE_END, lives / 2))
 
 
 def classify_login(refusal: Refusal, *, check: str = CHECK_CLIENT) -> SourceError | None:

@@ -1,6 +1,5 @@
 """Requests to a ServiceNow instance: credentials, tokens, refusals, and rows with the count made before row rights."""
 
-import asyncio
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,12 +12,12 @@ import msgspec
 
 from shared.connectors._http import Answer, Headers, Refusal, TrackerHTTP
 from shared.connectors._json import from_json
-from shared.connectors._protocol import Quota
+from shared.connectors._oauth import Tokens, renewal_of
+from shared.connectors._protocol import Lease, Quota
 from shared.connectors._servicenow_settings import ServiceNowCredentials
 from shared.domain.errors import SourceError, Trouble
 
 _SECONDS_A_TOKEN_LIVES = 1_800
-_SECONDS_BEFORE_EXPIRY = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +59,11 @@ _read_texts = msgspec.json.Decoder(_Texts).decode
 
 def _wide_rows(content: bytes) -> Any:
     """Rows of which each is read by itself later; any other answer as it is."""
-    try:
+    with suppress(msgspec.DecodeError):
         found = _read_texts(content)
         if not found.error:
             return _WideRows(cast("list[dict[str, Any]]", _read_heads(content).result), found.result)
-    except msgspec.DecodeError:
-        # No rows, or not even JSON: that is told where all answers are looked at.
-        return from_json(content)
+    # No rows, or not even JSON: that is told where all answers are looked at.
     return from_json(content)
 
 
@@ -88,9 +85,7 @@ class Session:
         )
         # Tokens are asked for without authorization, and while requests wait for one.
         self._door = TrackerHTTP(client, base_url=base_url, classify=_classify_login, concurrency=1)
-        self._login = asyncio.Lock()
-        self._token = ""
-        self._token_ends = 0.0
+        self._tokens = Tokens(self._log_in) if credentials.client_id else None
 
     @property
     def requests(self) -> int:
@@ -103,11 +98,11 @@ class Session:
     async def rows(
         self, table: str, *, query: str = "", fields: str = "", limit: int, labels: bool = False, wide: bool = False
     ) -> Rows:
-        """The first rows of a query. `labels`: every field as {display_value, value}. `wide`: rows with `texts`."""
+        """The first rows of a query. `labels`: every field as {display_value, value}; `wide`: so too, as `texts`."""
         params = {
             "sysparm_query": query,
             "sysparm_limit": limit,
-            "sysparm_display_value": "all" if labels else "false",
+            "sysparm_display_value": "all" if labels or wide else "false",
             "sysparm_exclude_reference_link": "true",
         }
         params |= {"sysparm_fields": fields} if fields else {}
@@ -121,27 +116,20 @@ class Session:
         return Rows(rows=result, total=_total(answer), answer=answer)
 
     async def _authorize(self) -> Headers:
-        if not self._credentials.client_id:
-            pair = f"{self._credentials.username}:{self._credentials.password.get_secret_value()}"
-            return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-        async with self._login:
-            if not self._token or asyncio.get_running_loop().time() >= self._token_ends:
-                await self._log_in()
-            return {"Authorization": f"Bearer {self._token}"}
+        if self._tokens:
+            return await self._tokens.headers()
+        pair = f"{self._credentials.username}:{self._credentials.password.get_secret_value()}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
     def _renounce(self, refused: Headers) -> bool:
-        if refused["Authorization"] == f"Bearer {self._token}":
-            self._token = ""
-        return bool(self._credentials.client_id)
+        return self._tokens is not None and self._tokens.renounce(refused)
 
-    async def _log_in(self) -> None:
-        asked_at = asyncio.get_running_loop().time()
+    async def _log_in(self, _spent: str) -> Lease:
         answer = await self._door.request("POST", "oauth_token.do", form=self._credentials.grant())
         if not _is_object(answer.data) or not answer.data.get("access_token"):
             raise SourceError(Trouble.PAYLOAD_INVALID, "The instance answered the log-in without a token")
         lives = float(answer.data.get("expires_in") or _SECONDS_A_TOKEN_LIVES)
-        self._token = str(answer.data["access_token"])
-        self._token_ends = asked_at + lives - min(_SECONDS_BEFORE_EXPIRY, lives / 2)
+        return Lease(access_token=str(answer.data["access_token"]), renew_at=renewal_of(answer, lives))
 
 
 def _result(answer: Answer) -> Any:

@@ -57,12 +57,7 @@ class RowWalk:
         while True:
             try:
                 found = await self._session.rows(
-                    reading.table,
-                    query=query,
-                    fields=reading.fields,
-                    limit=place.limit,
-                    labels=reading.wide,
-                    wide=reading.wide,
+                    reading.table, query=query, fields=reading.fields, limit=place.limit, wide=reading.wide
                 )
                 break
             except SourceError as error:
