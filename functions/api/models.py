@@ -11,10 +11,11 @@ from shared.domain.job import ATOMIC_REJECTED, ENDED, JobKind, JobState
 from shared.services.job_status import JobStatus, LogEntry
 from shared.store.jobs import Job
 
-# Neither of them may hold what no database and no header can.
-Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+# What every database and every header can hold.
+_PLAIN = r"^[^\x00-\x1f\x7f]+$"
+Word = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_PLAIN)]
 # What a tracker calls something, such as a project or an issue.
-Name = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=_PLAIN)]
 # A date and time with its zone as RFC 3339 writes it; bare numbers and days would be guesses.
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)

@@ -4,7 +4,7 @@ A record is normalized, written as JSON and hashed before the next one is looked
 what is kept of it is what its table takes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -88,11 +88,24 @@ def _normal(record: Record, sent: Sent) -> Normal:
     # The model has done its work, and its fields are taken over: to copy them would cost more than to write them.
     values = vars(record)
     payload: dict[str, Any] = values.pop("payload")
-    encoded = encode_record(payload)
-    row = Row(record.external_id, values, encoded, content_hash(encoded), sent.scope)
+    row = _row(record.external_id, values, payload, sent.scope)
     if not sent.context.get("keep"):
         return Normal(row)
     return Normal(row, Partial(sent.context["keep"], sent.context.get("keep_payload", ()), payload))
+
+
+def complete(normal: Normal, kept: Mapping[str, Any] | None) -> Row:
+    """The whole row of a record, of which a part may be what is stored already: {field: value, "payload": {…}}."""
+    if normal.partial is None or kept is None:
+        return normal.row
+    values = {**normal.row.values, **{name: value for name, value in kept.items() if name != "payload"}}
+    payload = {**normal.partial.payload, **kept["payload"]}
+    return _row(normal.row.external_id, values, payload, normal.row.scope)
+
+
+def _row(external_id: str, values: Mapping[str, Any], payload: dict[str, Any], scope: str) -> Row:
+    encoded = encode_record(payload)
+    return Row(external_id, values, encoded, content_hash(encoded), scope)
 
 
 def _is_older(moment: datetime | None, other: datetime | None) -> bool:

@@ -11,11 +11,11 @@ from shared.connectors._protocol import Connector, Page, Part, PartKind, Scope
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.rejection import Problem
 from shared.domain.stream import Stream
-from shared.domain.sync import Fate, content_hash, decide, encode_record
+from shared.domain.sync import Fate, decide
 from shared.services.accept_sync import require_open, require_usable
 from shared.services.choose_scopes import choose_scopes
 from shared.services.manage_connections import existing
-from shared.services.normalize_page import Normal, normalize_page
+from shared.services.normalize_page import Normal, complete, normalize_page
 from shared.services.open_connector import Connectors, heeding_limits
 from shared.store.connections import StoredConnection
 from shared.store.database import Database
@@ -150,7 +150,7 @@ async def _compare(
             updated_at=issue.updated,
             would_be=decide(
                 held.get(each),
-                content_hash=_hash_of(issue, kept.get(each)),
+                content_hash=complete(issue, kept.get(each)).content_hash,
                 updated=issue.updated,
                 read_at=page.read_at,
                 authoritative=False,
@@ -158,9 +158,3 @@ async def _compare(
         )
         for each, issue in issues.items()
     ]
-
-
-def _hash_of(issue: Normal, kept: Mapping[str, Any] | None) -> bytes:
-    if issue.partial is None or kept is None:
-        return issue.row.content_hash
-    return content_hash(encode_record({**issue.partial.payload, **kept["payload"]}))

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from typing import Any
 
 from shared.connectors._protocol import Children, Page, PartKind
 from shared.domain.stream import Stream
-from shared.domain.sync import OVERLAP, Fate, Held, SyncMode, content_hash, decide, encode_record, fingerprint_of
-from shared.services.normalize_page import Normal, Normalized
+from shared.domain.sync import OVERLAP, Fate, Held, SyncMode, decide, fingerprint_of
+from shared.services.normalize_page import Normal, Normalized, complete
 from shared.services.open_connector import connector_class
 from shared.store import coverage, rejections, sync_ledger
 from shared.store.connections import StoredConnection
@@ -159,16 +160,11 @@ class _Write:
 
     async def _rows(self, records: Mapping[str, Normal]) -> dict[str, Row]:
         """The rows to store; of records that were read in part, with what is stored of the rest."""
-        rows = {each: normal.row for each, normal in records.items()}
-        partial = {each: normal.partial for each, normal in records.items() if normal.partial}
-        if partial:
+        kept: dict[str, Any] = {}
+        if partial := {each: normal.partial for each, normal in records.items() if normal.partial}:
             first = next(iter(partial.values()))
             kept = await self._writer.find_kept(list(partial), first.fields, first.payload_keys)
-            for each, held in kept.items():
-                encoded = encode_record({**partial[each].payload, **held.pop("payload")})
-                values = {**rows[each].values, **held}
-                rows[each] = Row(each, values, encoded, content_hash(encoded), rows[each].scope)
-        return rows
+        return {each: complete(normal, kept.get(each)) for each, normal in records.items()}
 
     async def _link_sprints(self, written: set[str], rows: Mapping[str, Row]) -> None:
         sprints_of = {each: rows[each].values["sprint_ids"] for each in written}

@@ -232,7 +232,7 @@ def _set_gone(stream: Stream) -> sql.Composed:
                       read_at = greatest(read_at, %(read_at)s), job_id = %(job_id)s
          where ctid = any(%(places)s::tid[])
         """
-    ).format(_table(stream), mine=MINE)
+    ).format(_table(stream))
 
 
 @cache
@@ -243,4 +243,4 @@ def _restore(stream: Stream) -> sql.Composed:
         update {} set deleted_at = null, absence = null, updated_at = now()
          where ctid = any(%(places)s::tid[])
         """
-    ).format(_table(stream), mine=MINE)
+    ).format(_table(stream))
