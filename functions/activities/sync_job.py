@@ -46,9 +46,10 @@ async def plan_sync(job: dict) -> dict:
 async def walk_parts(lane: dict) -> dict:
     """Work as one lane for a while; {"outcome": …, "until": …}, with "error" when it broke."""
     now = await runtime()
-    job_id, attempt, number = UUID(lane["job_id"]), lane["attempt"], lane["lane"]
+    job_id, attempt = UUID(lane["job_id"]), lane["attempt"]
     try:
-        return (await walk(now.database, now.connectors, now.settings, job_id, attempt, number)).to_json()
+        ended = await walk(now.database, now.connectors, now.settings, job_id, attempt, lane["lane"], lane["lanes"])
+        return ended.to_json()
     except UnavailableError:
         raise
     except Exception as error:

@@ -69,7 +69,7 @@ def _plan(context: task.OrchestrationContext, attempt: dict[str, Any], tries: in
 def _slice(context: task.OrchestrationContext, attempt: dict[str, Any], lanes: int) -> Step:
     """Let every lane work for a while; {"outcome": "more", "done" or "stop"}, with "error" when a lane broke."""
     walks: list[task.Task[Any]] = [
-        context.call_activity("walk_parts", input={**attempt, "lane": lane}) for lane in range(lanes)
+        context.call_activity("walk_parts", input={**attempt, "lane": lane, "lanes": lanes}) for lane in range(lanes)
     ]
     results = yield task.when_all(walks)
     outcomes = {result["outcome"] for result in results}

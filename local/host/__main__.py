@@ -3,8 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import logging
-import logging.handlers
 import os
 import signal
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from local.environment import add_to_process_environment, process_environment, read_env_file
 from local.host.background import Background
 from local.host.config import HostConfig, read_config
+from local.host.logs import log_to
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE_SECONDS = 5
@@ -31,7 +30,7 @@ def main() -> None:
     settings = process_environment()
     port = options.port or int(settings.get("TRIBUTARY_PORT", "7071"))
     state = options.state.resolve()
-    _log_to(state / "logs" / "host.log")
+    log_to(state / "logs" / "host.log")
     pid_file = state / "host.pid"
     pid_file.write_text(str(os.getpid()))
     try:
@@ -56,19 +55,6 @@ async def _serve(config: HostConfig) -> None:
     for task in crashed:
         with contextlib.suppress(asyncio.CancelledError):
             task.result()
-
-
-def _log_to(path: Path) -> None:
-    """Everything goes to the file; failed invocations and the host's own words also to stderr."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.handlers.RotatingFileHandler(path, maxBytes=20_000_000, backupCount=2, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[to_file])
-    for chatty in ("azure.core", "azure.functions", "azure.durable_functions", "azure.storage", "durabletask"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    to_stderr = logging.StreamHandler()
-    to_stderr.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    logging.getLogger("local.host").addHandler(to_stderr)
 
 
 if __name__ == "__main__":

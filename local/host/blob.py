@@ -20,7 +20,8 @@ from azure_functions_runtime.bindings.datumdef import Datum
 from local.host.background import Background
 from local.host.config import HostConfig
 from local.host.queue import encode, send
-from local.host.worker import Function, FunctionFailedError, Worker
+from local.host.worker import Function, FunctionFailedError
+from local.host.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ BlobVersion = tuple[str, str]
 class BlobListener:
     """Feeds new and changed blobs of one container to one function."""
 
-    def __init__(self, worker: Worker, function: Function, config: HostConfig, background: Background) -> None:
-        self._worker = worker
+    def __init__(self, workers: Workers, function: Function, config: HostConfig, background: Background) -> None:
+        self._workers = workers
         self._function = function
         self._connection = config.connection_string(function.trigger)
         self._max_attempts = config.blob_max_attempts
@@ -94,7 +95,7 @@ class BlobListener:
         content = b""
         if blob.size <= CONTENT_LIMIT:
             content = await (await client.download_blob()).readall()
-        await self._worker.invoke(self._function, Datum(content, "bytes"), self._metadata(blob, client.url))
+        await self._workers.invoke(self._function, Datum(content, "bytes"), self._metadata(blob, client.url))
 
     def _metadata(self, blob: BlobProperties, url: str) -> dict[str, Datum]:
         properties = {

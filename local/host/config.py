@@ -28,6 +28,7 @@ class HostConfig:
     queue_messages_are_base64: bool = True
     blob_concurrency: int = 8
     blob_max_attempts: int = 5
+    worker_processes: int = 1
 
     @property
     def base_url(self) -> str:
@@ -74,6 +75,7 @@ def read_config(app_dir: Path, state_dir: Path, port: int, settings: Mapping[str
         queue_messages_are_base64=queues.get("messageEncoding", "base64") == "base64",
         blob_concurrency=blobs.get("maxDegreeOfParallelism", 8),
         blob_max_attempts=blobs.get("poisonBlobThreshold", 5),
+        worker_processes=int(settings.get("FUNCTIONS_WORKER_PROCESS_COUNT") or 1),
     )
 
 

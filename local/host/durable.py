@@ -19,7 +19,8 @@ from google.protobuf import wrappers_pb2
 
 from local.host.background import Background
 from local.host.config import HostConfig
-from local.host.worker import Function, FunctionFailedError, Worker
+from local.host.worker import Function, FunctionFailedError
+from local.host.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +97,12 @@ def client_binding(engine: LocalEngine, config: HostConfig) -> str:
 class DurableListener:
     """Takes work items from the engine and completes them, within the concurrency of host.json."""
 
-    def __init__(self, worker: Worker, engine: LocalEngine, config: HostConfig, background: Background) -> None:
-        self._worker = worker
+    def __init__(self, workers: Workers, engine: LocalEngine, config: HostConfig, background: Background) -> None:
+        self._workers = workers
         self._engine = engine
         self._background = background
-        self._orchestrators = _by_name(worker, "orchestrationTrigger", "orchestration")
-        self._activities = _by_name(worker, "activityTrigger", "activity")
+        self._orchestrators = _by_name(workers, "orchestrationTrigger", "orchestration")
+        self._activities = _by_name(workers, "activityTrigger", "activity")
         self._orchestrator_slots = asyncio.Semaphore(config.orchestrator_concurrency)
         self._activity_slots = asyncio.Semaphore(config.activity_concurrency)
 
@@ -130,7 +131,7 @@ class DurableListener:
         try:
             function = _find(self._orchestrators, name, "Orchestrator")
             body = base64.b64encode(request.SerializeToString()).decode()
-            result = await self._worker.invoke(function, Datum(body, "string"))
+            result = await self._workers.invoke(function, Datum(body, "string"))
         except (FunctionFailedError, LookupError) as error:
             return _failed_orchestration(request.instanceId, error)
         response = pb.OrchestratorResponse()
@@ -144,15 +145,15 @@ class DurableListener:
         async with self._activity_slots:
             try:
                 function = _find(self._activities, request.name, "Activity")
-                result = await self._worker.invoke(function, Datum(request.input.value or "null", "json"))
+                result = await self._workers.invoke(function, Datum(request.input.value or "null", "json"))
                 response.result.CopyFrom(wrappers_pb2.StringValue(value=result.value if result else "null"))
             except (FunctionFailedError, LookupError) as error:
                 response.failureDetails.CopyFrom(_failure_details(error))
             await stub.CompleteActivityTask(response)
 
 
-def _by_name(worker: Worker, kind: str, name_key: str) -> dict[str, Function]:
-    return {str(f.trigger.get(name_key) or f.name): f for f in worker.triggered_by(kind)}
+def _by_name(workers: Workers, kind: str, name_key: str) -> dict[str, Function]:
+    return {str(f.trigger.get(name_key) or f.name): f for f in workers.triggered_by(kind)}
 
 
 def _find(functions: dict[str, Function], name: str, kind: str) -> Function:
@@ -168,12 +169,11 @@ def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
 
 def _failure_details(error: Exception) -> pb.TaskFailureDetails:
     """Type and message as the worker reports them to Azure; the engine takes an empty message for a success."""
-    cause = error.cause if isinstance(error, FunctionFailedError) else error
-    return pb.TaskFailureDetails(
-        errorType=type(cause).__name__,
-        errorMessage=str(cause) or repr(cause),
-        stackTrace=wrappers_pb2.StringValue(value="".join(traceback.format_exception(cause))),
-    )
+    if isinstance(error, FunctionFailedError):
+        kind, message, trace = error.kind, error.message, error.trace
+    else:
+        kind, message, trace = type(error).__name__, str(error), "".join(traceback.format_exception(error))
+    return pb.TaskFailureDetails(errorType=kind, errorMessage=message, stackTrace=wrappers_pb2.StringValue(value=trace))
 
 
 def _failed_orchestration(instance_id: str, error: Exception) -> pb.OrchestratorResponse:

@@ -14,7 +14,8 @@ from local.host.durable import DurableListener, LocalEngine, client_binding
 from local.host.http import Fire, HttpListener
 from local.host.queue import QueueListener
 from local.host.timer import TimerListener
-from local.host.worker import Function, Worker
+from local.host.worker import Function
+from local.host.workers import Workers, start_workers
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +30,27 @@ class Host:
         self._background = background
         self._engine = LocalEngine()
         self._site: web.AppRunner | None = None
+        self._workers: Workers | None = None
         self.listeners: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         config = self._config
         self._engine.start()
-        worker = Worker(config.app_dir, client_binding(self._engine, config))
-        triggered = [self._listener(worker, function) for function in worker.functions]
+        workers = self._workers = await start_workers(config, client_binding(self._engine, config))
+        self.listeners += workers.ended
+        triggered = [self._listener(workers, function) for function in workers.functions]
         pollers = [listener for listener in triggered if listener is not None]
         fire: dict[str, Fire] = {name: by_hand for name, by_hand, _ in pollers}
         self._site = web.AppRunner(
-            HttpListener(worker, config, fire, self._background).application(), access_log=None, handle_signals=False
+            HttpListener(workers, config, fire, self._background).application(), access_log=None, handle_signals=False
         )
         await self._site.setup()
         await web.TCPSite(self._site, "127.0.0.1", config.port).start()
-        self._listen(DurableListener(worker, self._engine, config, self._background).run)
+        self._listen(DurableListener(workers, self._engine, config, self._background).run)
         for name, _, run in pollers:
             if not config.is_disabled(name):
                 self._listen(run)
-        log.info("Serving %d functions at %s", len(worker.functions), config.base_url)
+        log.info("Serving %d functions at %s", len(workers.functions), config.base_url)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take nothing new, give what runs a moment, then end."""
@@ -56,16 +59,18 @@ class Host:
         for task in self.listeners:
             task.cancel()
         await self._background.drain(grace_seconds)
+        if self._workers:
+            await self._workers.stop()
         await asyncio.get_running_loop().run_in_executor(None, self._engine.stop)
 
-    def _listener(self, worker: Worker, function: Function) -> tuple[str, Fire, Run] | None:
+    def _listener(self, workers: Workers, function: Function) -> tuple[str, Fire, Run] | None:
         match function.kind:
             case "timerTrigger":
-                listener = TimerListener(worker, function, self._config)
+                listener = TimerListener(workers, function, self._config)
             case "queueTrigger":
-                listener = QueueListener(worker, function, self._config)
+                listener = QueueListener(workers, function, self._config)
             case "blobTrigger":
-                listener = BlobListener(worker, function, self._config, self._background)
+                listener = BlobListener(workers, function, self._config, self._background)
             case "httpTrigger" | "orchestrationTrigger" | "activityTrigger":
                 return None
             case kind:

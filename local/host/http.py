@@ -16,7 +16,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from local.host.background import Background
 from local.host.config import HostConfig
 from local.host.routes import RouteTable
-from local.host.worker import Function, FunctionFailedError, Worker
+from local.host.worker import Function, FunctionFailedError
+from local.host.workers import Workers
 
 BODY_LIMIT = 104_857_600
 # Larger bodies, or those of unknown size, are taken in one at a time: memory must not grow with the number of clients.
@@ -29,12 +30,12 @@ Fire = Callable[[str], Awaitable[None]]
 class HttpListener:
     """Serves HTTP-triggered functions; `fire` holds, by function name, how to run the others by hand."""
 
-    def __init__(self, worker: Worker, config: HostConfig, fire: Mapping[str, Fire], background: Background) -> None:
-        self._worker = worker
+    def __init__(self, workers: Workers, config: HostConfig, fire: Mapping[str, Fire], background: Background) -> None:
+        self._workers = workers
         self._config = config
         self._fire = fire
         self._background = background
-        self._routes = RouteTable(worker.triggered_by("httpTrigger"), config.route_prefix)
+        self._routes = RouteTable(workers.triggered_by("httpTrigger"), config.route_prefix)
         self._large_body = asyncio.Lock()
 
     def application(self) -> web.Application:
@@ -46,7 +47,7 @@ class HttpListener:
 
     async def _status(self, request: web.Request) -> web.Response:
         self._require_admin(request)
-        return web.json_response({"state": "Running", "functions": [f.name for f in self._worker.functions]})
+        return web.json_response({"state": "Running", "functions": [f.name for f in self._workers.functions]})
 
     async def _run_by_hand(self, request: web.Request) -> web.Response:
         self._require_admin(request)
@@ -74,7 +75,7 @@ class HttpListener:
     ) -> web.Response:
         trace_parent = request.headers.get("traceparent", "")
         try:
-            result = await self._worker.invoke(
+            result = await self._workers.invoke(
                 function, _request_datum(request, parameters, body), trace_parent=trace_parent
             )
         except FunctionFailedError:

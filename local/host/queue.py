@@ -13,7 +13,8 @@ from azure.storage.queue.aio import QueueClient
 from azure_functions_runtime.bindings.datumdef import Datum
 
 from local.host.config import HostConfig
-from local.host.worker import Function, FunctionFailedError, Worker
+from local.host.worker import Function, FunctionFailedError
+from local.host.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +26,8 @@ PROCESSING_SECONDS = 600
 class QueueListener:
     """Feeds the messages of one queue to one function."""
 
-    def __init__(self, worker: Worker, function: Function, config: HostConfig) -> None:
-        self._worker = worker
+    def __init__(self, workers: Workers, function: Function, config: HostConfig) -> None:
+        self._workers = workers
         self._function = function
         self._config = config
         self._connection = config.connection_string(function.trigger)
@@ -40,7 +41,7 @@ class QueueListener:
 
     async def fire(self, text: str) -> None:
         """Run the function with a text as if it were a message."""
-        await self._worker.invoke(self._function, Datum(text, "string"), _metadata(QueueMessage(text), text))
+        await self._workers.invoke(self._function, Datum(text, "string"), _metadata(QueueMessage(text), text))
 
     async def _process_batch(self, queue: QueueClient) -> bool:
         """Process what is there; false when the queue is empty, missing or out of reach."""
@@ -66,7 +67,7 @@ class QueueListener:
         except ValueError:
             return await self._give_up(queue, message)
         try:
-            await self._worker.invoke(self._function, Datum(text, "string"), _metadata(message, text))
+            await self._workers.invoke(self._function, Datum(text, "string"), _metadata(message, text))
         except FunctionFailedError:
             if attempt >= self._config.queue_max_attempts:
                 return await self._give_up(queue, message)

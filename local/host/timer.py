@@ -10,7 +10,8 @@ from azure_functions_runtime.bindings.datumdef import Datum
 from croniter import croniter
 
 from local.host.config import HostConfig
-from local.host.worker import Function, FunctionFailedError, Worker
+from local.host.worker import Function, FunctionFailedError
+from local.host.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 class TimerListener:
     """Runs one timer function when it is due."""
 
-    def __init__(self, worker: Worker, function: Function, config: HostConfig) -> None:
-        self._worker = worker
+    def __init__(self, workers: Workers, function: Function, config: HostConfig) -> None:
+        self._workers = workers
         self._function = function
         self._schedule = config.resolve(function.trigger["schedule"])
         self._run_on_startup = bool(function.trigger.get("runOnStartup"))
@@ -46,7 +47,7 @@ class TimerListener:
             }
             self._last = started
             info = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": status, "IsPastDue": False}
-            await self._worker.invoke(self._function, Datum(json.dumps(info), "json"))
+            await self._workers.invoke(self._function, Datum(json.dumps(info), "json"))
 
     async def _fire_quietly(self) -> None:
         with suppress(FunctionFailedError):  # logged where it was raised; the next run is another chance

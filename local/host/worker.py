@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import uuid
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -28,11 +29,14 @@ OUTPUTS_SERVED = {"http"}
 
 
 class FunctionFailedError(Exception):
-    """A function raised; `cause` is what it raised."""
+    """A function raised: the class and the words of what it raised, and where."""
 
-    def __init__(self, function: str, cause: BaseException) -> None:
-        super().__init__(f"{function} raised {type(cause).__name__}: {cause}")
-        self.cause = cause
+    def __init__(self, function: str, kind: str, message: str, trace: str) -> None:
+        super().__init__(function, kind, message, trace)
+        self.kind, self.message, self.trace = kind, message, trace
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} raised {self.kind}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,12 @@ class _FailureCapture(logging.Filter):
 
 
 class Worker:
-    """The functions of one app directory."""
+    """The functions of one app directory, run in this process."""
 
     def __init__(self, app_dir: Path, durable_client: str) -> None:
         self._durable_client = durable_client
         logging.getLogger("azure.functions").addFilter(_FailureCapture())
         self.functions = _index(app_dir)
-
-    def triggered_by(self, kind: str) -> list[Function]:
-        return [function for function in self.functions if function.kind == kind]
 
     async def invoke(
         self,
@@ -102,7 +103,8 @@ class Worker:
             return result
         cause = _failure.get() or RuntimeError(message)
         log.error("Function %s failed (invocation %s)", function.name, invocation_id, exc_info=cause)
-        raise FunctionFailedError(function.name, cause)
+        trace = "".join(traceback.format_exception(cause))
+        raise FunctionFailedError(function.name, type(cause).__name__, str(cause) or repr(cause), trace)
 
 
 def _index(app_dir: Path) -> list[Function]:

@@ -59,6 +59,9 @@ class Tracker:
         self.expired = False
         self.faults: list[Fault] = []
         self.calls: deque[Call] = deque(maxlen=100_000)
+        self._under_way = 0
+        # How many calls were under way at once, since the calls were counted last.
+        self.most_at_once = 0
         # Requests allowed before the tracker says "limited" once per window; None: no limit.
         self.quota: int | None = None
         self.limited_seconds = 1.0
@@ -161,15 +164,24 @@ class Tracker:
         self.calls.append(call)
         if self.before_request:
             self.before_request(call)
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            response = await self._late(request, handler)
+        finally:
+            self._under_way -= 1
+        clock = self.world.now + timedelta(seconds=self.skew)
+        response.headers.setdefault("Date", format_datetime(clock, usegmt=True))
+        response.headers.update(self.quota_headers())
+        return response
+
+    async def _late(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         began = asyncio.get_running_loop().time()
         response = await self._respond(request, handler)
         # What the simulation itself takes is part of it: a tracker of 50 ms answers after 50 ms.
         left = self.latency - (asyncio.get_running_loop().time() - began)
         if left > 0:
             await asyncio.sleep(left)
-        clock = self.world.now + timedelta(seconds=self.skew)
-        response.headers.setdefault("Date", format_datetime(clock, usegmt=True))
-        response.headers.update(self.quota_headers())
         return response
 
     async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -250,7 +262,9 @@ class Tracker:
         return json_response({"under_way": self.hooks.under_way, "sent": [each.told() for each in self.hooks.sent]})
 
     async def _show_calls(self, request: web.Request) -> web.Response:
-        return json_response({"total": len(self.calls), "by_path": Counter(call.path for call in self.calls)})
+        by_path = Counter(call.path for call in self.calls)
+        most, self.most_at_once = self.most_at_once, 0
+        return json_response({"total": len(self.calls), "by_path": by_path, "most_at_once": most})
 
 
 def json_response(data: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

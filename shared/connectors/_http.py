@@ -9,7 +9,6 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -22,6 +21,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from shared.connectors._body import is_html, read, value_of
 from shared.connectors._json import from_json
+from shared.connectors._on_behalf import count_request, own_turn
 from shared.connectors._protocol import Quota
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.nul import NUL, without_nul
@@ -115,23 +115,6 @@ def nothing_else(_refused: Headers) -> bool:
     return False
 
 
-@dataclass
-class Tally:
-    """How many requests were sent on behalf of one piece of work, whoever else used the same connector meanwhile."""
-
-    requests: int = 0
-
-
-_tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
-
-
-def start_tally() -> Tally:
-    """Count the requests of this task, and of those it starts, from now on."""
-    tally = Tally()
-    _tally.set(tally)
-    return tally
-
-
 async def together[T](calls: Iterable[Awaitable[T]]) -> list[T]:
     """The results of calls made side by side, in order; after the first failure the others are called off."""
 
@@ -218,11 +201,12 @@ class TrackerHTTP:
             own = (url.scheme, url.host, url.port) == (self._base.scheme, self._base.host, self._base.port)
             headers = {"Accept": "application/json", "User-Agent": USER_AGENT}
             headers |= cast("Headers", request["headers"] or {})
-            async with self._free:
+            async with own_turn(), self._free:
                 # Not before it is this call's turn: a token may end meanwhile.
                 authorization: Headers = await self._authorize() if own else {}
                 read_at = datetime.now(UTC)
-                self._count()
+                self.requests += 1
+                count_request()
                 sending = {**request, "headers": {**headers, **authorization}}
                 response, content = await self._send(method, url, sending)
             if self._read_quota and (quota := self._read_quota(response.headers)):
@@ -245,11 +229,6 @@ class TrackerHTTP:
                 raise error
             renounced = True
         raise SourceError(Trouble.SERVER_ERROR, "The source redirects in a circle")
-
-    def _count(self) -> None:
-        self.requests += 1
-        if (tally := _tally.get()) is not None:
-            tally.requests += 1
 
     async def _send(self, method: str, url: httpx.URL, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         try:

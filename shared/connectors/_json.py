@@ -5,7 +5,7 @@ worked on; read one by one, each record is worked on while it is at hand, and ma
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast, overload
 
@@ -55,6 +55,9 @@ class Unread[T](Sequence[T]):
 
     def __len__(self) -> int:
         return len(self._texts)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._make(from_json(bytes(text))) for text in self._texts)
 
     @overload
     def __getitem__(self, index: int) -> T: ...

@@ -33,7 +33,9 @@ class ConnectorSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     streams: tuple[Stream, ...] = Field((), title="Streams", description="Empty: all that the source has")
-    concurrency: int = Field(2, ge=1, le=16, title="Requests at once", description="Of one worker to the source")
+    concurrency: int = Field(
+        2, ge=1, le=16, title="Requests at once", description="Of one sync, on however many workers it runs"
+    )
     payload_days: int | None = Field(
         None,
         ge=1,

@@ -35,6 +35,8 @@ _FRAME = re.compile(
     """,
     re.VERBOSE,
 )
+# One of these is in every frame and every fence; most texts have none, and are not looked at line by line.
+_HINT = re.compile(r"```|~~~|:\d|line \d")
 _BETWEEN_FRAMES = re.compile(r"\s*$|\s+\S|Caused\ by:|\.\.\.\ \d+\ (?:more|common)")
 _PYTHON = "Traceback (most recent call last)"
 _FEWEST_FRAMES = 2
@@ -49,6 +51,8 @@ _NOTHING = "_No response_"
 
 def find_stack_trace(text: str) -> str | None:
     """The first code block of a Markdown text that looks like a stack trace, else the first such lines outside."""
+    if not _HINT.search(text):
+        return None
     blocks, outside = _split(text)
     for block in blocks:
         if any(_TRACE_LINE.search(line[:_MOST_OF_A_LINE]) for line in block):

@@ -182,8 +182,9 @@ class ServiceNowConnector:
 
     async def scopes(self) -> tuple[list[Scope], list[Gap]]:
         tables = self._settings.tables
-        probes = await asyncio.gather(*map(self._probe, (*tables, "sys_journal_field", "sys_user")))
-        *of_tables, of_journal, of_users = probes
+        *of_tables, of_journal, of_users = await asyncio.gather(
+            *map(self._look_at, tables), self._probe("sys_journal_field"), self._probe("sys_user")
+        )
         read = [table for table, found in zip(tables, of_tables, strict=True) if isinstance(found, Rows)]
         gaps = [
             _gap(stream, table, found)
@@ -199,6 +200,13 @@ class ServiceNowConnector:
         await check_families(self._instance, read)
         check_mapping(self._settings.fields.values(), [found for found in of_tables if isinstance(found, Rows)])
         return [Scope(table, table) for table in read], [gap for gap in gaps if self._wants(gap.stream)]
+
+    async def _look_at(self, table: str) -> Rows | SourceError:
+        """Probe a chosen table; its family is asked for at once, and kept: every round of waiting delays a sync."""
+        found = await self._probe(table)
+        if isinstance(found, Rows):
+            await self._instance.family(table)
+        return found
 
     def _wants(self, stream: Stream) -> bool:
         return not self._settings.streams or stream in self._settings.streams

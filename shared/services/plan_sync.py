@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from shared.connectors._http import start_tally
+from shared.connectors._on_behalf import start_tally
 from shared.connectors._protocol import (
     EVERYTHING,
     SCOPE_SETTINGS,

@@ -14,19 +14,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from shared.connectors._http import start_tally, together
+from shared.connectors._http import together
+from shared.connectors._on_behalf import Share, sharing, start_tally
 from shared.connectors._protocol import EVERYTHING, Connector, Gap, Page, Part, PartKind, Quota
 from shared.domain.errors import DatabaseUnavailableError, SourceError, Trouble, told
+from shared.domain.shares import share_of
 from shared.services.accept_sync import require_active
 from shared.services.learn_fields import learn_fields
 from shared.services.normalize_page import normalize_page
-from shared.services.open_connector import Connectors
+from shared.services.open_connector import Connectors, check_settings
 from shared.services.store_page import store_page
 from shared.services.wait_turns import hold_until, unexpected, wait_until
 from shared.settings import Settings
-from shared.store import connections, coverage, jobs, sync_ledger, sync_lines
+from shared.store import claims, connections, coverage, jobs, sync_ledger, sync_lines
 from shared.store.connections import StoredConnection
-from shared.store.database import Database
+from shared.store.database import Connection, Database
 from shared.store.jobs import Job
 from shared.store.sync_ledger import StoredPart
 from shared.telemetry import log_context
@@ -34,7 +36,7 @@ from shared.telemetry import log_context
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = (2, 4, 8, 30, 120)
-# More would only wait for each other: the connector lets as many requests out as its settings allow.
+# More would only wait for each other: a lane lets as many requests out as its share allows.
 _WALKERS = 2
 _STOPS_ALL = {Trouble.AUTH_EXPIRED, Trouble.AUTH_INVALID, Trouble.SUSPENDED_PAYMENT}
 _SKIPS_SCOPE = {Trouble.PERMISSION_DENIED, Trouble.NOT_FOUND}
@@ -67,13 +69,17 @@ class _Walker:
     settings: Settings
     job: Job
     stored: StoredConnection
+    lane: int
     number: int
+    # Requests the connection may have on their way, and this lane's part of them.
+    allowed: int
+    share: Share
 
 
 async def walk_parts(
-    database: Database, made: Connectors, settings: Settings, job_id: UUID, attempt: int, lane: int
+    database: Database, made: Connectors, settings: Settings, job_id: UUID, attempt: int, lane: int, lanes: int
 ) -> LaneResult:
-    """Work as one lane of an attempt at a job for one slice of time.
+    """Work as one of the lanes of an attempt at a job for one slice of time.
 
     Raises ConflictError when the connection was switched off, and what a lost database raises.
     """
@@ -87,11 +93,15 @@ async def walk_parts(
             await jobs.mark_processing(connection, job_id)
             connector = await made.of(connection, stored)
         deadline = time.monotonic() + settings.sync_slice_seconds
+        allowed = check_settings(stored.source, stored.settings).concurrency
+        share = Share(share_of(lane, range(lanes), allowed))
         walkers = [
-            _Walker(database, connector, settings, job, stored, lane * _WALKERS + number) for number in range(_WALKERS)
+            _Walker(database, connector, settings, job, stored, lane, lane * _WALKERS + number, allowed, share)
+            for number in range(_WALKERS)
         ]
-        # Whatever ends one walker, none is left at work behind the back of the next attempt.
-        return _sum_up(await together(_work(walker, deadline) for walker in walkers))
+        with sharing(share):
+            # Whatever ends one walker, none is left at work behind the back of the next attempt.
+            return _sum_up(await together(_work(walker, deadline) for walker in walkers))
 
 
 async def _work(work: _Walker, deadline: float) -> LaneResult:
@@ -120,12 +130,11 @@ async def _next_part(work: _Walker, deadline: float) -> LaneResult | None:
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=now)
         if blocked:
             return LaneResult("wait", blocked)
-        part = await sync_ledger.claim_part(
-            connection, work.job.id, attempt=work.job.attempt, lane=work.number, now=now
-        )
+        part = await claims.claim_part(connection, work.job.id, attempt=work.job.attempt, lane=work.number, now=now)
         if part is None:
-            left = await sync_ledger.find_left(connection, work.job.id, now=now)
+            left = await claims.find_left(connection, work.job.id, now=now)
             return LaneResult("wait", left.retry_at) if left.retry_at and not left.ready else LaneResult("done")
+        await _widen(work, connection)
     with log_context(part=part.number):
         try:
             return await _walk(work, part, deadline)
@@ -210,8 +219,19 @@ async def _store(work: _Walker, part: StoredPart, page: Page, requests: int) -> 
             if work.connector.quota:
                 await connections.save_quota(connection, work.stored.id, quota_json(work.connector.quota))
             return _Stored(now_at)
+        await _widen(work, connection)
         blocked = await connections.find_blocked_until(connection, work.stored.id, now=datetime.now(UTC))
         return _Stored(now_at, LaneResult("wait", blocked) if blocked else None)
+
+
+async def _widen(work: _Walker, connection: Connection) -> None:
+    """Take over a part of the share of lanes that have ended: nothing is left for them to claim."""
+    if work.share.size == work.allowed:
+        return
+    walkers = await claims.find_last_lanes(connection, work.job.id, attempt=work.job.attempt, now=datetime.now(UTC))
+    lanes = {walker // _WALKERS for walker in walkers}
+    if work.lane in lanes:
+        work.share.grow_to(share_of(work.lane, sorted(lanes), work.allowed))
 
 
 async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResult | None:
@@ -226,10 +246,10 @@ async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResu
         if error.trouble is Trouble.RATE_LIMIT:
             until = wait_until(error, now)
             await connections.block(connection, work.stored.id, until)
-            await sync_ledger.release_part(connection, part)
+            await claims.release_part(connection, part)
             return LaneResult("wait", until)
         state, retry_at = _sentence(part, error, work.settings.sync_part_tries, now)
-        ours = await sync_ledger.postpone_part(connection, part, state=state, retry_at=retry_at, error=refusal)
+        ours = await claims.postpone_part(connection, part, state=state, retry_at=retry_at, error=refusal)
         if not ours:
             return None
         if state != "waiting" and not _is_asked_for(part):

@@ -1,6 +1,6 @@
 """Records of trackers on their way into their tables: many new ones as lines for COPY, others as one JSON array."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from operator import attrgetter, itemgetter
 from types import NoneType
@@ -62,24 +62,20 @@ def _is_plain(text: str, gaps: int, nulls: int) -> bool:
     return text.count(QUOTE) == 2 * gaps and text.count(NULL) == nulls and NUL not in text
 
 
-def _texts(values: Sequence[Any]) -> list[str]:
-    if set(map(type, values)) <= {str, NoneType}:
+def _texts(values: Sequence[Any]) -> Sequence[str]:
+    kinds = set(map(type, values)) - {NoneType}
+    # Enumerations are texts as well.
+    if all(issubclass(kind, str) for kind in kinds):
         return [NULL if value is None else value for value in values]
-    return [NULL if value is None else _TEXTS.get(value.__class__, str)(value) for value in values]
+    if kinds <= {datetime, date}:
+        # All at once takes a sixth of the time; there is no comma and no "null" in a time.
+        return orjson.dumps(values).decode()[1:-1].replace('"', "").replace("null", NULL).split(",")
+    write = _json if kinds <= {tuple, list, dict} else str
+    return [NULL if value is None else write(value) for value in values]
 
 
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-# Enumerations and numbers are not here: as they write themselves, the column takes them.
-_TEXTS: Mapping[type, Callable[[Any], str]] = {
-    datetime: datetime.isoformat,
-    date: date.isoformat,
-    tuple: _json,
-    list: _json,
-    dict: _json,
-}
 
 
 def _complete(row: Row, tail: Mapping[str, str]) -> dict[str, Any]:

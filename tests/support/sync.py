@@ -123,7 +123,7 @@ class SyncRunner:
         async with asyncio.timeout(_DEADLINE_SECONDS):
             while True:
                 twins = [*range(lanes), *(range(lanes) if self.twins else ())]
-                results = await asyncio.gather(*(self.lane(job_id, attempt, lane) for lane in twins))
+                results = await asyncio.gather(*(self.lane(job_id, attempt, lane, lanes) for lane in twins))
                 outcomes = {result.outcome for result in results}
                 if "stop" in outcomes or outcomes == {"done"}:
                     return
@@ -131,9 +131,9 @@ class SyncRunner:
                     until = min(result.until for result in results if result.until)
                     await asyncio.sleep(max(0, (until - datetime.now(UTC)).total_seconds()))
 
-    async def lane(self, job_id: UUID, attempt: int, lane: int) -> LaneResult:
+    async def lane(self, job_id: UUID, attempt: int, lane: int, lanes: int = 1) -> LaneResult:
         """One slice of one lane."""
-        return await walk_parts(self.database, self.connectors, self.settings, job_id, attempt, lane)
+        return await walk_parts(self.database, self.connectors, self.settings, job_id, attempt, lane, lanes)
 
     async def fetch(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """Rows of a query."""

@@ -46,7 +46,7 @@ async def test_every_lane_keeps_off_a_source_that_says_later(connected: Connect)
         runner.tracker.faults[:] = [Fault(kind="limited", seconds=2, path="/search")]
         first = await runner.lane(job_id, 1, 0)
         calls = len(runner.tracker.calls)
-        second = await runner.lane(job_id, 1, 1)
+        second = await runner.lane(job_id, 1, 1, lanes=2)
 
         assert lanes >= 1
         assert (first.outcome, second.outcome) == ("wait", "wait")

@@ -117,7 +117,7 @@ async def test_lanes_that_wait_for_the_same_parts_do_not_block_each_other(connec
 
         async def claim(lane: int) -> StoredPart | None:
             async with runner.database.transaction() as connection:
-                return await sync_ledger.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
+                return await claims.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
 
         async with AsyncExitStack() as held:
             for number in range(2):

@@ -17,7 +17,7 @@ from shared.services.accept_sync import accept_sync
 from shared.services.control_jobs import cancel_job
 from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
-from shared.store import sync_ledger, turns
+from shared.store import claims, sync_ledger, turns
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
 from tests.support.sources import SOURCES, new_world
@@ -194,7 +194,7 @@ async def test_the_walkers_of_a_lane_take_parts_from_both_ends(connected: Connec
         async with runner.database.connection() as connection:
             planned = [part.number for part in await sync_ledger.list_parts(connection, job_id)]
             taken = [
-                await sync_ledger.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
+                await claims.claim_part(connection, job_id, attempt=1, lane=lane, now=datetime.now(UTC))
                 for lane in (0, 1, 2, 3)
             ]
 
