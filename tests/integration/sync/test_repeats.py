@@ -16,7 +16,7 @@ from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
 from shared.services.finish_sync import finish_sync, give_up_sync
 from shared.services.plan_sync import plan_sync
-from shared.store import sync_ledger
+from shared.store import claims, sync_ledger
 from shared.store.sync_ledger import StoredPart
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, stored_issues
@@ -124,11 +124,11 @@ async def test_lanes_that_wait_for_the_same_parts_do_not_block_each_other(connec
                 holder = await held.enter_async_context(runner.database.transaction())
                 await sync_ledger.lock_part(holder, job_id, number)
                 await holder.execute("update sync_parts set state = 'done' where number = %s", (number,))
-            claims = [asyncio.ensure_future(claim(lane)) for lane in (0, 1)]
+            claiming = [asyncio.ensure_future(claim(lane)) for lane in (0, 1)]
             while len(await runner.fetch("select from pg_stat_activity where wait_event_type = 'Lock'")) < 2:
-                pass
+                assert not any(lane.done() for lane in claiming)
 
-        assert await asyncio.gather(*claims) == [None, None]
+        assert await asyncio.gather(*claiming) == [None, None]
 
 
 async def is_anybody_waiting(runner: SyncRunner) -> bool:
