@@ -17,7 +17,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="session")
 def outside(issuer: Issuer) -> Iterator[Outside]:
-    """A running Tributary with small batches, so that even small files have several."""
-    settings = {"BATCH_BYTES": "65536", "REQUESTS_PER_MINUTE": "100000", **issuer.environment()}
-    with running_stack(**settings) as stack, Outside(stack) as outside:
+    """A running Tributary with small batches, so that even small files have several, and two worker processes."""
+    settings = {"BATCH_BYTES": "65536", "REQUESTS_PER_MINUTE": "100000", "FUNCTIONS_WORKER_PROCESS_COUNT": "2"}
+    with running_stack(**settings, **issuer.environment()) as stack, Outside(stack) as outside:
         yield outside
