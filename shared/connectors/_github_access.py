@@ -6,9 +6,7 @@ https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
 https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api
 """
 
-import asyncio
 import re
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +16,8 @@ import jwt
 
 from shared.connectors._http import Answer, Headers, Refusal, TrackerHTTP, parse_http_date
 from shared.connectors._http import classify as classify_status
-from shared.connectors._protocol import Quota
+from shared.connectors._oauth import Tokens
+from shared.connectors._protocol import Lease, Quota
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import to_utc
 
@@ -27,7 +26,7 @@ API_HEADERS: Headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-V
 _SECONDARY_WAIT = timedelta(minutes=1)
 # GitHub locks out a credential "temporarily" after several wrong ones, and does not say for how long.
 _LOCKOUT_WAIT = timedelta(minutes=5)
-_RENEW_BEFORE_SECONDS = 300
+_RENEWED_BEFORE = timedelta(minutes=5)
 # A JWT may live ten minutes; a minute at its start allows for clocks that differ.
 # https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/generating-a-json-web-token-jwt-for-a-github-app
 _JWT_BACKDATED = timedelta(minutes=1)
@@ -48,9 +47,7 @@ class Installation:
         # Forms and environment variables often carry the line breaks of a key as two characters.
         self._key = private_key.replace("\\n", "\n").strip()
         self._http = TrackerHTTP(client, base_url=base_url, authorize=self._authorize, classify=self._classify)
-        self._renewing = asyncio.Lock()
-        self._token: str | None = None
-        self._renew_at = 0.0
+        self._tokens = Tokens(self._make_token)
         # GitHub's clock minus ours, where that is why it refused a JWT.
         self._ahead = timedelta(0)
         self.permissions: Mapping[str, str] = {}
@@ -59,19 +56,13 @@ class Installation:
     def requests(self) -> int:
         return self._http.requests
 
-    async def token(self) -> str:
-        """An access token that is good for five minutes at least."""
-        async with self._renewing:
-            if self._token is None or time.monotonic() >= self._renew_at:
-                await self._renew()
-            if self._token is None:
-                raise SourceError(Trouble.SCHEMA_CHANGED, "GitHub sent no access token for the App")
-            return self._token
+    async def headers(self) -> Headers:
+        """Authorization with an access token that is good for five minutes at least."""
+        return await self._tokens.headers()
 
-    def forget(self, token: str) -> None:
-        """Make a new token for the next call: this one was refused."""
-        if self._token == token:
-            self._token = None
+    def renounce(self, refused: Headers) -> bool:
+        """Make a new token for the next call: this one was refused, as it may be revoked before its time."""
+        return self._tokens.renounce(refused)
 
     async def about(self) -> Answer:
         """Whose installation it is, and what it may do."""
@@ -87,14 +78,15 @@ class Installation:
                 raise
             return await self._http.request(method, path)
 
-    async def _renew(self) -> None:
+    async def _make_token(self, _spent: str) -> Lease:
         answer = await self._as_app("POST", f"{self._path}/access_tokens")
-        expires_at = to_utc(answer.data.get("expires_at"))
-        # By GitHub's own clock, so that a wrong clock here does not matter.
-        life = (expires_at - (answer.server_time or answer.read_at)).total_seconds() if expires_at else 0
-        self._renew_at = time.monotonic() + life - _RENEW_BEFORE_SECONDS
-        self._token = answer.data.get("token")
+        token, expires_at = answer.data.get("token"), to_utc(answer.data.get("expires_at"))
+        if not token:
+            raise SourceError(Trouble.SCHEMA_CHANGED, "GitHub sent no access token for the App")
         self.permissions = answer.data.get("permissions") or {}
+        # By GitHub's own clock, so that a wrong clock here does not matter.
+        life = expires_at - (answer.server_time or answer.read_at) if expires_at else timedelta(0)
+        return Lease(access_token=token, renew_at=answer.read_at + life - _RENEWED_BEFORE)
 
     async def _authorize(self) -> Headers:
         now = datetime.now(UTC) + self._ahead

@@ -117,15 +117,13 @@ class GitHubAPI:
         return replace(answer, data=answer.data["repositories"])
 
     async def _authorize(self) -> Headers:
-        token = await self._access.token() if isinstance(self._access, Installation) else self._access
-        return {**API_HEADERS, "Authorization": f"Bearer {token}"}
+        if isinstance(self._access, Installation):
+            return {**API_HEADERS, **await self._access.headers()}
+        return {**API_HEADERS, "Authorization": f"Bearer {self._access}"}
 
     def _renounce(self, refused: Headers) -> bool:
-        """The token of an App may be revoked before its time; another kind has no successor."""
-        if not isinstance(self._access, Installation):
-            return False
-        self._access.forget(refused["Authorization"].removeprefix("Bearer "))
-        return True
+        """The token of an App is made anew; another kind has no successor."""
+        return isinstance(self._access, Installation) and self._access.renounce(refused)
 
 
 def _left_out(sso: str) -> list[Gap]:
