@@ -78,13 +78,24 @@ class Held:
     deleted_at: datetime | None = None
 
 
+LISTS_SETTLE = timedelta(hours=1)
+"""What is gone for longer than this is not shown any more by a list that lags."""
+
+
 def decide(
-    held: Held | None, *, content_hash: bytes, updated: datetime | None, read_at: datetime, authoritative: bool
+    held: Held | None,
+    *,
+    content_hash: bytes,
+    updated: datetime | None,
+    read_at: datetime,
+    authoritative: bool,
+    askable: bool = False,
 ) -> Fate:
     """Older news never overwrites newer, from whichever door it came.
 
     The source's own time of change decides first. Of two readings of one version the one that began later is right.
     `authoritative` readings go to the record itself, not to a search index that may lag: they may turn time back.
+    Whether an `askable` record that has just gone is back, a list does not decide: a comparison asks for it by name.
     """
     if held is None:
         return Fate.NEW
@@ -94,8 +105,10 @@ def decide(
         newer = updated > held.updated
     else:
         newer = held.read_at is None or read_at >= held.read_at
-    if held.deleted_at and held.read_at and read_at < held.read_at:
-        newer = False
+    if held.deleted_at and held.read_at:
+        moved_on = bool(updated and held.updated and updated > held.updated)
+        lags = askable and not authoritative and not moved_on and read_at < held.read_at + LISTS_SETTLE
+        newer = newer and not lags and read_at >= held.read_at
     return Fate.CHANGED if newer else Fate.STALE
 
 

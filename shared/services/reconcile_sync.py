@@ -98,7 +98,8 @@ class _Work:
         """Log a difference."""
         examples = [key or external_id for external_id, key in records[:5]]
         await jobs.log(self.connection, self.job.id, level, message, examples=examples)
-        log.warning(message, extra={"action": "census_difference", "stream": stream, "scope": scope})
+        extra = {"action": "census_difference", "stream": stream, "scope": scope}
+        log.log(logging.getLevelNamesMapping()[level.upper()], message, extra=extra)
 
 
 async def _mark_unseen(work: _Work, parts: list[StoredPart]) -> None:
@@ -187,13 +188,16 @@ class _Compare:
         if missed:
             message = f"{len(missed)} {stream} of {scope} were missed by earlier syncs"
             await work.tell("warning", stream, scope, message, missed)
+        if stream is Stream.ISSUES and found.doubtful:
+            message = f"{len(found.doubtful)} issues of {scope} are listed otherwise than they were read; asked again"
+            await work.tell("info", stream, scope, message, found.doubtful)
         absent, known = len(found.absent), found.known
         suspicious = is_mass_absence(absent, known)
         believed = await work.believes(stream, scope, absent=absent, known=known, suspicious=suspicious)
         if stream is not Stream.ISSUES:
             await self._mark_gone(found.absent if believed else [])
             return 0
-        return await self._ask([*(found.absent if believed else []), *missed][:_MOST_ASKED])
+        return await self._ask([*(found.absent if believed else []), *missed, *found.doubtful][:_MOST_ASKED])
 
     async def _mark_gone(self, absent: list[tuple[str, str | None]]) -> None:
         """Only issues can be asked for one by one; a finished list of the others is the source's word."""

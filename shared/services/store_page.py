@@ -122,7 +122,7 @@ class _Write:
     async def _write_known(self, stream: Stream, ids: list[str], rows: Mapping[str, Row]) -> dict[str, Fate]:
         """Write what is news of records that are there; an issue that is back brings back what went with it."""
         held = await self._writer.find_held(stream, ids, lock=True)
-        fates = {each: self._fate(held.get(each), rows[each]) for each in ids}
+        fates = {each: self._fate(stream, held.get(each), rows[each]) for each in ids}
         changed = [each for each in ids if fates[each] is Fate.CHANGED]
         await self._writer.replace(stream, [rows[each] for each in changed])
         moments = {each: rows[each].values["source_updated_at"] for each in changed if not held[each].deleted_at}
@@ -149,13 +149,14 @@ class _Write:
                 found |= {child: issues[name] for child, name in names.items() if name in issues}
         return found
 
-    def _fate(self, held: Held | None, row: Row) -> Fate:
+    def _fate(self, stream: Stream, held: Held | None, row: Row) -> Fate:
         return decide(
             held,
             content_hash=row.content_hash,
             updated=row.values["source_updated_at"],
             read_at=self._writer.read_at,
             authoritative=self._authoritative,
+            askable=stream is Stream.ISSUES,
         )
 
     async def _rows(self, records: Mapping[str, Normal]) -> dict[str, Row]:

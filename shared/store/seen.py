@@ -71,6 +71,7 @@ class Difference(NamedTuple):
     known: int
     absent: list[tuple[str, str | None]]  # (external id, key) of records the source did not show
     missed: list[tuple[str, str | None]]  # records the source shows and the table lacks or has older
+    doubtful: list[tuple[str, str | None]]  # records the source shows that are held as gone, or have a newer version
 
 
 @cache
@@ -84,6 +85,18 @@ def _difference(stream: Stream) -> sql.Composed:
         ), mine as (
             select external_id, source_updated_at from seen_ids
              where job_id = %(job_id)s and stream = %(stream)s and scope = %(scope)s
+        ), differing as (
+            select mine.external_id, {key} as key,
+                   coalesce(t.external_id is null or t.source_updated_at < mine.source_updated_at, false) as missed
+              from mine
+              left join {table} t on t.import_source = %(source)s and t.external_id = mine.external_id
+             where (t.external_id is null or t.source_updated_at < mine.source_updated_at
+                    or (coalesce(t.read_at < %(began)s, true)
+                        and (t.deleted_at is not null or t.source_updated_at > mine.source_updated_at)))
+               and coalesce(mine.source_updated_at < %(cursor)s, true)
+               and not exists (select from rejections
+                                where rejections.job_id = %(job_id)s and state = 'open'
+                                  and rejections.external_id = mine.external_id)
         )
         select (select count(*) from {table}
                  where import_source = %(source)s and scope = %(scope)s and deleted_at is null) as known,
@@ -94,16 +107,10 @@ def _difference(stream: Stream) -> sql.Composed:
                    and job_id is distinct from %(job_id)s
                    and coalesce(source_updated_at < %(settled)s, true)
                    and not exists (select from seen where seen.external_id = held.external_id)) as absent,
-               (select coalesce(jsonb_agg(jsonb_build_array(mine.external_id, {key}) order by mine.external_id), '[]')
-                  from mine
-                  left join {table} t on t.import_source = %(source)s and t.external_id = mine.external_id
-                 where (t.external_id is null or t.source_updated_at < mine.source_updated_at
-                        or (coalesce(t.read_at < %(began)s, true)
-                            and (t.deleted_at is not null or t.source_updated_at > mine.source_updated_at)))
-                   and coalesce(mine.source_updated_at < %(cursor)s, true)
-                   and not exists (select from rejections
-                                    where rejections.job_id = %(job_id)s and state = 'open'
-                                      and rejections.external_id = mine.external_id)) as missed
+               (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]')
+                  from differing where missed) as missed,
+               (select coalesce(jsonb_agg(jsonb_build_array(external_id, key) order by external_id), '[]')
+                  from differing where not missed) as doubtful
         """
     ).format(table=sql.Identifier(TABLES[stream]), key=sql.SQL("key" if keyed else "null::text"))
 
@@ -124,7 +131,8 @@ async def compare_seen(
     Absent is what nobody saw in any scope of the job, the job did not write, and no reading since `began` brought: the
     clocks of workers differ, so that what the job wrote may seem to have been read before it. It was also there before
     `settled`: what a webhook brought may be younger than what lists show. Missed is what the source shows with a time
-    of change before `cursor`, up to which everything should be known; what was rejected is known.
+    of change before `cursor`, up to which everything should be known; what was rejected is known. Doubtful is where a
+    list may lag behind a webhook, or what was hidden is seen again: only the source can tell.
     """
     found = await connection.execute(
         _difference(stream),
@@ -138,5 +146,6 @@ async def compare_seen(
             "settled": settled,
         },
     )
-    row = await found.fetchone() or {"known": 0, "absent": [], "missed": []}
-    return Difference(row["known"], [tuple(pair) for pair in row["absent"]], [tuple(pair) for pair in row["missed"]])
+    row = await found.fetchone() or {"known": 0, "absent": [], "missed": [], "doubtful": []}
+    pairs = ([tuple(pair) for pair in row[name]] for name in ("absent", "missed", "doubtful"))
+    return Difference(row["known"], *pairs)

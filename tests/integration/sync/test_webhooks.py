@@ -519,3 +519,23 @@ async def test_deliveries_are_kept_for_thirty_days_and_no_longer_than_payloads(
         assert [row["delivery_id"] for row in kept] == ["d-29", "d-3"]
         left = await runner.fetch("select delivery_id from webhook_deliveries")
         assert [row["delivery_id"] for row in left] == ["d-3"]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_list_that_lags_behind_a_webhook_shows_no_miss(connected: Connect, deleted: bool) -> None:
+    world = world_with(3)
+    async with hooked(connected, world, index_lag_seconds=0) as runner:
+        issue = world.all_current()[0]
+        if deleted:
+            world.delete(issue.id)
+        else:
+            world.edit(issue.id, title="Told by a webhook")
+        await deliver(runner, issue)
+        assert await act(runner) == [JobState.COMPLETED]
+        world.index_lag = timedelta(minutes=5)
+        world.advance(60)
+
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert [line for line in await runner.logs() if "missed" in line] == []
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.sync import (
+    LISTS_SETTLE,
     RUNGS,
     Fate,
     Held,
@@ -51,6 +52,24 @@ def test_the_fate_of_a_record(
     before: Held | None, content: bytes, updated: datetime | None, read_at: datetime, authoritative: bool, fate: Fate
 ) -> None:
     assert decide(before, content_hash=content, updated=updated, read_at=read_at, authoritative=authoritative) is fate
+
+
+@pytest.mark.parametrize(
+    ("updated", "after", "authoritative", "fate"),
+    [
+        pytest.param(NOON, timedelta(minutes=5), False, Fate.STALE, id="a list may lag"),
+        pytest.param(NOON, timedelta(minutes=5), True, Fate.CHANGED, id="the record itself is there"),
+        pytest.param(LATER, timedelta(minutes=5), False, Fate.CHANGED, id="changed since"),
+        pytest.param(NOON, LISTS_SETTLE, False, Fate.CHANGED, id="gone for long"),
+    ],
+)
+def test_whether_what_can_be_asked_for_is_back(
+    updated: datetime, after: timedelta, authoritative: bool, fate: Fate
+) -> None:
+    given_back = {"content_hash": A, "updated": updated, "read_at": NOON + after, "authoritative": authoritative}
+
+    assert decide(held(deleted=True), **given_back, askable=True) is fate
+    assert decide(held(deleted=True), **given_back) is Fate.CHANGED
 
 
 VERSIONS = st.lists(st.integers(0, 5), min_size=1, max_size=8)
