@@ -269,3 +269,32 @@ async def test_a_field_that_changes_to_and_fro_is_told_once(
 
         told = await runner.fetch("select message from sync_logs where message like '%%weight was%%'")
         assert [row["message"] for row in told] == ["issues: the field weight was text and is now number"]
+
+
+async def test_asking_to_begin_later_leaves_no_hole(connected: Connect) -> None:
+    world = world_with(3)
+    async with connected("jira", world) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        world.edit(world.all_current()[0].id, title="In between")
+        world.advance(HOUR)
+
+        assert await runner.sync(since=world.now) is JobState.COMPLETED
+
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
+        assert await runner.holes() == []
+
+
+async def test_asking_to_begin_earlier_reads_again_what_changed_since(connected: Connect) -> None:
+    world = world_with(3)
+    began = world.now - timedelta(seconds=HOUR)
+    async with connected("jira", world) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        await runner.execute("delete from issues")
+        assert await runner.sync() is JobState.COMPLETED
+        left_out = await stored_issues(runner)
+
+        assert await runner.sync(since=began - timedelta(minutes=5)) is JobState.COMPLETED
+
+        assert left_out == {}
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
+        assert await runner.holes() == []
