@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from shared.domain.job import JobState
 from shared.domain.sync import SyncMode, SyncOptions
 from shared.services.accept_sync import accept_sync
 from shared.services.control_jobs import cancel_job
+from shared.services.normalize_page import Normalized, normalize_page
 from shared.services.plan_sync import plan_sync
 from shared.services.run_schedules import start_due_syncs
 from shared.store import claims, sync_ledger, turns
@@ -200,3 +202,32 @@ async def test_the_walkers_of_a_lane_take_parts_from_both_ends(connected: Connec
 
         # Large pages and small ones come together then, and neither the processor nor the source has a pause.
         assert [part.number if part else None for part in taken] == [planned[0], planned[-1], planned[1], planned[-2]]
+
+
+@pytest.mark.parametrize(
+    "change", ["cancel_requested = true", "attempt = attempt + 1"], ids=["cancelled", "begun anew by another worker"]
+)
+async def test_a_page_that_comes_too_late_is_not_stored(
+    change: str, connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = 0
+
+    async def normalize(*call: Any, **options: Any) -> Normalized:
+        nonlocal pages
+        pages += 1
+        if pages == 2:
+            await runner.execute(f"update jobs set {change} where id = %s", job_id)
+        return await normalize_page(*call, **options)
+
+    monkeypatch.setattr("shared.services.walk_parts.normalize_page", normalize)
+    with SOURCES["jira"].small_pages():
+        async with connected("jira", world_with(30), projects=["HARBOR"], concurrency=1) as runner:
+            job_id = await runner.accept(SyncMode.FULL)
+            await plan_sync(runner.database, runner.connectors, job_id, 1)
+
+            ended = await runner.lane(job_id, 1, 0)
+
+            parts = await runner.fetch("select sum(pages) as pages, bool_or(state = 'done') as done from sync_parts")
+            assert ended.outcome == "stop"
+            assert pages == 2
+            assert parts == [{"pages": 1, "done": False}]
