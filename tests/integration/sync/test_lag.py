@@ -75,3 +75,24 @@ async def test_what_comes_in_time_is_no_lag(name: str, connected: Connect) -> No
             assert await runner.sync() is JobState.COMPLETED
 
         assert (await probed(runner)).index_lag.observed_seconds is None
+
+
+async def test_a_longer_lag_does_not_turn_the_time_line_back(connected: Connect) -> None:
+    world = new_world(SOURCES["jira"], index_lag=timedelta(0))
+    async with connected("jira", world, index_lag_seconds=0) as runner:
+        world.create("HARBOR")
+        world.advance(HOUR)
+        assert await runner.sync() is JobState.COMPLETED
+        change = ConnectionChange(settings={**runner.connection_settings, "index_lag_seconds": 600})
+        await change_connection(runner.database, runner.connectors.sealer, OPERATOR, runner.slug, change)
+        await probed(runner)
+        before = await runner.fetch("select max(hi) as hi from sync_windows where state = 'closed'")
+        world.create("HARBOR")
+        world.advance(5)
+
+        assert await runner.sync() is JobState.COMPLETED
+
+        windows = await runner.fetch("select lo, hi from sync_windows where state = 'closed' order by id desc limit 1")
+        assert windows == [{"lo": before[0]["hi"], "hi": before[0]["hi"]}]
+        assert await runner.holes() == []
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
