@@ -111,12 +111,13 @@ async def find_last_lanes(connection: Connection, job_id: UUID, *, attempt: int,
     """The lanes of an attempt that still hold parts, if there is no other part to claim; else none."""
     cursor = await connection.execute(
         """
-        select array_agg(distinct claimed_lane) as lanes
-          from sync_parts
-         where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
-        having bool_and(claimed_attempt is not distinct from %(attempt)s)
+        with ready as not materialized (
+            select claimed_attempt, claimed_lane from sync_parts
+             where job_id = %(job)s and state = 'waiting' and (retry_at is null or retry_at <= %(now)s)
+        )
+        select distinct claimed_lane from ready
+         where not exists (select from ready where claimed_attempt is distinct from %(attempt)s)
         """,
         {"job": job_id, "attempt": attempt, "now": now},
     )
-    row = await cursor.fetchone()
-    return row["lanes"] if row else []
+    return [row["claimed_lane"] for row in await cursor.fetchall()]
