@@ -231,3 +231,17 @@ async def test_a_page_that_comes_too_late_is_not_stored(
             assert ended.outcome == "stop"
             assert pages == 2
             assert parts == [{"pages": 1, "done": False}]
+
+
+async def test_a_part_that_has_to_wait_is_anybodys_afterwards(connected: Connect) -> None:
+    async with connected("jira", world_with(4), projects=["HARBOR"], streams=["issues"]) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        runner.tracker.faults.append(Fault(kind="limited", seconds=60, path="/search"))
+        told = await runner.lane(job_id, 1, 0, lanes=2)
+        await runner.execute("update connections set blocked_until = null")
+
+        went_on = await runner.lane(job_id, 1, 1, lanes=2)
+
+        assert (told.outcome, went_on.outcome) == ("wait", "done")
+        assert await runner.fetch("select state from sync_parts") == [{"state": "done"}]
