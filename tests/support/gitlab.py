@@ -1,6 +1,5 @@
 """A connector to a simulated GitLab, and what it reads."""
 
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +11,7 @@ import httpx
 from local.trackers.gitlab import GitLabTracker
 from local.trackers.world import World
 from shared.connectors._gitlab_settings import GitLabCredentials, GitLabSettings
-from shared.connectors._protocol import Page, Part, PartKind
+from shared.connectors._protocol import Page
 from shared.connectors.gitlab import GitLabConnector
 from shared.domain.stream import Stream
 
@@ -28,22 +27,6 @@ def connector_for(client: httpx.AsyncClient, url: str, **settings: Any) -> GitLa
 async def connected(world: World, **settings: Any) -> AsyncIterator[tuple[GitLabTracker, GitLabConnector]]:
     async with GitLabTracker(world) as tracker, httpx.AsyncClient() as client:
         yield tracker, connector_for(client, tracker.url, **settings)
-
-
-async def walk(connector: GitLabConnector, part: Part, *, most_pages: int = 400) -> list[Page]:
-    """Every page, each from a position that went through JSON."""
-    pages: list[Page] = []
-    position = None
-    for _ in range(most_pages):
-        pages.append(await connector.fetch(part, position))
-        if pages[-1].next is None:
-            return pages
-        position = json.loads(json.dumps(pages[-1].next))
-    raise AssertionError("the walk does not end")
-
-
-def issues_of(world: World, key: str = "HARBOR", **values: Any) -> Part:
-    return Part(**{"kind": PartKind.WINDOW, "stream": Stream.ISSUES, "scope": str(world.projects[key].id), **values})
 
 
 def shown(pages: Sequence[Page], stream: Stream = Stream.ISSUES) -> set[int]:

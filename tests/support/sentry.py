@@ -11,7 +11,7 @@ import httpx
 
 from local.trackers.sentry import SentryTracker
 from local.trackers.world import World
-from shared.connectors._protocol import Page, Part, PartKind, Sent
+from shared.connectors._protocol import Page, Sent
 from shared.connectors.sentry import SentryConnector, SentryCredentials, SentrySettings
 from shared.domain.stream import Issue, Stream
 
@@ -32,20 +32,6 @@ def connector_for(client: httpx.AsyncClient, url: str, **settings: Any) -> Sentr
 async def connected(world: World, **settings: Any) -> AsyncIterator[tuple[SentryTracker, SentryConnector]]:
     async with SentryTracker(world) as tracker, httpx.AsyncClient() as client:
         yield tracker, connector_for(client, tracker.url, **settings)
-
-
-async def walk(connector: SentryConnector, part: Part, *, most_pages: int = 200) -> list[Page]:
-    pages, position = [], None
-    for _ in range(most_pages):
-        pages.append(await connector.fetch(part, position))
-        if pages[-1].next is None:
-            return pages
-        position = json.loads(json.dumps(pages[-1].next))
-    raise AssertionError("the walk does not end")
-
-
-def issues_of(world: World, key: str = "HARBOR", **values: Any) -> Part:
-    return Part(**{"kind": PartKind.WINDOW, "stream": Stream.ISSUES, "scope": str(world.projects[key].id), **values})
 
 
 def shown(pages: Sequence[Page], stream: Stream = Stream.ISSUES) -> set[str]:

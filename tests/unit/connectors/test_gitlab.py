@@ -16,8 +16,9 @@ from shared.connectors._protocol import Page, PartKind
 from shared.connectors.gitlab import GitLabConnector
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Sprint, Stream
-from tests.support.gitlab import FIXTURES, connected, issues_of, shown, two_projects, walk
+from tests.support.gitlab import FIXTURES, connected, shown, two_projects
 from tests.support.renewing import KeptInMemory
+from tests.support.walking import issues_of, walk
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from shared.connectors._protocol import Absence, Page, Part, PartKind
 from shared.connectors.gitlab import GitLabConnector
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream, Worklog
-from tests.support.gitlab import connected, issues_of, shown, two_projects, walk
+from tests.support.gitlab import connected, shown, two_projects
+from tests.support.walking import issues_of, walk
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from local.trackers.jira import JiraTracker
 from local.trackers.service import Call, Fault
 from local.trackers.world import World, seeded
 from shared.connectors._jira_settings import JiraCredentials, JiraSettings
-from shared.connectors._protocol import Absence, Page, Part, PartKind
+from shared.connectors._protocol import Absence, Page, PartKind
 from shared.connectors.jira import JiraConnector
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
+from tests.support.walking import issues_of, walk
 
 KINDS = pytest.mark.parametrize("cloud", [True, False], ids=["cloud", "data-center"])
 
@@ -33,22 +34,6 @@ async def connected(
 def connector_for(client: httpx.AsyncClient, tracker: JiraTracker, **settings: Any) -> JiraConnector:
     credentials = JiraCredentials(email=tracker.email, token=tracker.token)
     return JiraConnector(client, tracker.url, JiraSettings(**{"concurrency": 8, **settings}), credentials)
-
-
-def harbor(world: World, **values: Any) -> Part:
-    return Part(
-        **{"kind": PartKind.WINDOW, "stream": Stream.ISSUES, "scope": str(world.projects["HARBOR"].id), **values}
-    )
-
-
-async def walk(connector: JiraConnector, part: Part, *, most_pages: int = 200) -> list[Page]:
-    pages, position = [], None
-    for _ in range(most_pages):
-        pages.append(await connector.fetch(part, position))
-        if pages[-1].next is None:
-            return pages
-        position = json.loads(json.dumps(pages[-1].next))
-    raise AssertionError("the walk does not end")
 
 
 def shown(pages: Sequence[Page], stream: Stream = Stream.ISSUES) -> set[int]:
@@ -91,7 +76,7 @@ def plain_world(issues: int, **values: Any) -> World:
 async def test_a_walk_brings_every_issue_with_all_that_belongs_to_it(cloud: bool) -> None:
     world = seeded(500)
     async with connected(world, cloud=cloud) as (_, jira):
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     issues = world.all_current("HARBOR")
     assert len(pages) == 3
@@ -106,7 +91,7 @@ async def test_a_walk_brings_every_issue_with_all_that_belongs_to_it(cloud: bool
 async def test_many_issues_of_one_second_are_all_there(cloud: bool) -> None:
     world = plain_world(1_200)
     async with connected(world, cloud=cloud) as (_, jira):
-        pages = await walk(jira, harbor(world, since=world.now))
+        pages = await walk(jira, issues_of(world, since=world.now))
 
     assert shown(pages) == existing(world)
 
@@ -115,7 +100,7 @@ async def test_short_pages_are_not_the_last() -> None:
     world = plain_world(300)
     async with connected(world) as (tracker, jira):
         tracker.short_pages = True
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert len(pages) > 3
     assert shown(pages) == existing(world)
@@ -125,7 +110,7 @@ async def test_the_limit_of_an_administrator_ends_no_walk() -> None:
     world = plain_world(130)
     async with connected(world, cloud=False) as (tracker, jira):
         tracker.most_results = 50
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert shown(pages) == existing(world)
 
@@ -147,7 +132,7 @@ async def test_the_boundary_may_vanish_mid_walk(cloud: bool, vanish: Callable[[W
         world.create("PETREL")
     async with connected(world, cloud=cloud) as (tracker, jira):
         tracker.before_request = at_search(2, lambda: vanish(world, numbered(world, 100)))
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert existing(world) <= shown(pages)
 
@@ -157,7 +142,7 @@ async def test_a_key_that_is_followed_to_another_project_ends_no_walk() -> None:
     async with connected(world) as (tracker, jira):
         tracker.follows_moved_keys = True
         tracker.before_request = at_search(2, lambda: world.move(numbered(world, 100), "PETREL") and None)
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert existing(world) <= shown(pages)
 
@@ -166,7 +151,7 @@ async def test_issues_the_database_has_lost_end_no_walk() -> None:
     world = plain_world(260)
     async with connected(world, cloud=False) as (tracker, jira):
         tracker.ghosts = {numbered(world, number) for number in (1, 50, 100, 101, 150, 259, 260)}
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
         assert shown(pages) == existing(world) - tracker.ghosts
 
@@ -177,7 +162,7 @@ async def test_a_whole_stretch_up_to_the_boundary_may_vanish(cloud: bool) -> Non
     async with connected(world, cloud=cloud) as (tracker, jira):
         gone = [numbered(world, number) for number in range(60, 301)]
         tracker.before_request = at_search(4, lambda: [world.delete(each) for each in gone] and None)
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert existing(world) <= shown(pages)
 
@@ -186,7 +171,7 @@ async def test_the_boundary_may_become_hidden() -> None:
     world = plain_world(250)
     async with connected(world) as (tracker, jira):
         tracker.before_request = at_search(2, lambda: world.edit(numbered(world, 100), hidden=True) and None)
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert existing(world) <= shown(pages)
 
@@ -196,7 +181,7 @@ async def test_a_walk_of_which_nothing_is_left_begins_anew() -> None:
     async with connected(world) as (tracker, jira):
         gone = [numbered(world, number) for number in range(1, 101)]
         tracker.before_request = at_search(2, lambda: [world.delete(each) for each in gone] and None)
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert existing(world) <= shown(pages)
 
@@ -221,7 +206,7 @@ async def test_nothing_is_missed_while_everything_changes(cloud: bool) -> None:
 
     async with connected(world, cloud=cloud) as (tracker, jira):
         tracker.before_request = disturb
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     assert throughout & existing(world) <= shown(pages)
 
@@ -233,9 +218,9 @@ async def test_a_moved_issue_is_seen_by_the_next_window_of_its_new_project() -> 
     async with connected(world) as (tracker, jira):
         moved = numbered(world, 110)
         tracker.before_request = at_search(2, lambda: world.move(moved, "PETREL") and None)
-        first = await walk(jira, harbor(world))
+        first = await walk(jira, issues_of(world))
         tracker.before_request = None
-        second = await walk(jira, harbor(world, scope=petrel, since=since))
+        second = await walk(jira, issues_of(world, scope=petrel, since=since))
 
     assert moved not in shown(first)
     assert {
@@ -260,7 +245,7 @@ async def test_a_window_means_the_same_minute_in_every_time_zone(time_zone: str,
     made = [world.create("HARBOR", created=at, updated=at, at=at).id for at in moments]
     world.now = moments[-1]
     async with connected(world, time_zone=time_zone) as (_, jira):
-        pages = await walk(jira, harbor(world, since=changed))
+        pages = await walk(jira, issues_of(world, since=changed))
         records = [jira.normalize(sent) for page in pages for sent in page.records]
 
     assert shown(pages) == set(made[3:])
@@ -272,7 +257,7 @@ async def test_a_window_is_walked_down_to_its_minute() -> None:
     since = world.now + timedelta(seconds=59.9)
     in_minute = world.create("HARBOR")
     async with connected(world) as (_, jira):
-        pages = await walk(jira, harbor(world, since=since))
+        pages = await walk(jira, issues_of(world, since=since))
 
     assert shown(pages) == {in_minute.id}
 
@@ -281,10 +266,10 @@ async def test_a_token_that_repeats_is_no_end_and_no_circle() -> None:
     world = plain_world(150)
     async with connected(world) as (tracker, jira):
         tracker.stuck_token = True
-        first = await jira.fetch(harbor(world), None)
-        second = await jira.fetch(harbor(world), first.next)
+        first = await jira.fetch(issues_of(world), None)
+        second = await jira.fetch(issues_of(world), first.next)
         with pytest.raises(SourceError, match="again and again") as refused:
-            await jira.fetch(harbor(world), second.next)
+            await jira.fetch(issues_of(world), second.next)
 
     assert refused.value.trouble is Trouble.SERVER_ERROR
     assert shown([first, second]) == existing(world)
@@ -299,7 +284,7 @@ async def test_long_lists_are_read_to_their_end(cloud: bool) -> None:
         world.log_work(long)
         world.edit(long, title=f"Title {number}")
     async with connected(world, cloud=cloud) as (_, jira):
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     issue = world.current(long)
     assert issue is not None
@@ -322,7 +307,7 @@ async def test_a_comment_deleted_between_pages_of_comments_hides_no_other() -> N
                 world.comment(long)
 
         tracker.before_request = delete_first
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
     issue = world.current(long)
     assert issue is not None
@@ -335,7 +320,7 @@ async def test_a_count_of_comments_nobody_may_see_ends_in_what_is_seen() -> None
     seen = {world.comment(long).id for _ in range(30)}
     async with connected(world) as (tracker, jira):
         tracker.overcounted = 2
-        page = await jira.fetch(harbor(world), None)
+        page = await jira.fetch(issues_of(world), None)
 
     assert shown([page], Stream.COMMENTS) == seen
     assert {len(each.ids) for each in page.complete if each.stream is Stream.COMMENTS} == {30}
@@ -348,7 +333,7 @@ async def test_an_issue_deleted_while_its_comments_are_read_is_gone() -> None:
         world.comment(doomed)
     async with connected(world) as (tracker, jira):
         tracker.before_request = lambda call: world.delete(doomed) if call.path.endswith("/comment") else None
-        page = await jira.fetch(harbor(world), None)
+        page = await jira.fetch(issues_of(world), None)
 
     assert shown([page]) == existing(world)
     assert [(each.external_id, each.absence) for each in page.gone] == [(str(doomed), Absence.DELETED_OR_HIDDEN)]
@@ -362,7 +347,7 @@ async def test_a_refused_list_is_a_gap_and_the_rest_goes_on() -> None:
             world.log_work(issue)
     async with connected(world) as (tracker, jira):
         tracker.refusing_lists["worklog"] = (403, "Time tracking is not for you.")
-        page = await jira.fetch(harbor(world), None)
+        page = await jira.fetch(issues_of(world), None)
 
     assert [(gap.stream, gap.scope, gap.trouble) for gap in page.gaps] == [
         (Stream.WORKLOGS, str(world.projects["HARBOR"].id), Trouble.PERMISSION_DENIED)
@@ -377,7 +362,7 @@ async def test_a_preview_asks_for_little_and_claims_nothing() -> None:
     for _ in range(30):
         world.comment(long)
     async with connected(world) as (tracker, jira):
-        page = await jira.fetch(harbor(world), None, most=5)
+        page = await jira.fetch(issues_of(world), None, most=5)
 
         assert tracker.count("/comment") == 0
     assert len(shown([page])) == 5
@@ -387,7 +372,7 @@ async def test_a_preview_asks_for_little_and_claims_nothing() -> None:
 async def test_streams_that_are_not_wanted_are_not_asked_for() -> None:
     world = seeded(40)
     async with connected(world, streams=[Stream.ISSUES, Stream.HISTORY]) as (_, jira):
-        page = await jira.fetch(harbor(world), None)
+        page = await jira.fetch(issues_of(world), None)
 
     assert {sent.stream for sent in page.records} == {Stream.ISSUES, Stream.HISTORY}
     assert {each.stream for each in page.complete} == {Stream.HISTORY}
@@ -400,7 +385,7 @@ async def test_pieces_cover_all_keys_side_by_side(cloud: bool, monkeypatch: pyte
     for number in [*range(95, 101), *range(185, 225)]:
         world.delete(numbered(world, number))
     async with connected(world, cloud=cloud) as (tracker, jira):
-        pieces = await jira.split(harbor(world))
+        pieces = await jira.split(issues_of(world))
         calls = tracker.count()
         pages = [await walk(jira, piece) for piece in pieces]
 
@@ -416,7 +401,7 @@ async def test_a_seam_may_vanish_before_its_piece_is_walked(monkeypatch: pytest.
     monkeypatch.setattr(walking, "_PIECE", 100)
     world = plain_world(320)
     async with connected(world) as (_, jira):
-        pieces = await jira.split(harbor(world))
+        pieces = await jira.split(issues_of(world))
         world.delete(numbered(world, 100))
         world.move(numbered(world, 200), "PETREL")
         moved_in = world.move(world.create("PETREL").id, "HARBOR").id
@@ -430,11 +415,11 @@ async def test_only_walks_from_the_beginning_are_split(monkeypatch: pytest.Monke
     monkeypatch.setattr(walking, "_PIECE", 100)
     world = plain_world(320)
     async with connected(world) as (tracker, jira):
-        part = harbor(world, since=world.now)
+        part = issues_of(world, since=world.now)
 
         assert await jira.split(part) == [part]
         assert tracker.count() == 0
-        assert len(await jira.split(harbor(world, kind=PartKind.CENSUS))) == 3
+        assert len(await jira.split(issues_of(world, kind=PartKind.CENSUS))) == 3
 
 
 @KINDS
@@ -443,7 +428,7 @@ async def test_a_census_names_everything_in_few_calls(cloud: bool) -> None:
     hidden = numbered(world, 7)
     world.edit(hidden, hidden=True)
     async with connected(world, cloud=cloud) as (tracker, jira):
-        pages = await walk(jira, harbor(world, kind=PartKind.CENSUS))
+        pages = await walk(jira, issues_of(world, kind=PartKind.CENSUS))
 
         assert tracker.count("search") <= 2
     seen = {int(name): updated for page in pages for name, updated in page.seen}
@@ -464,9 +449,9 @@ async def test_a_late_index_hides_nothing_from_a_held_back_window() -> None:
     before = world.now
     world.edit(edited, title="Late")
     async with connected(world) as (_, jira):
-        first = await walk(jira, harbor(world, since=before))
+        first = await walk(jira, issues_of(world, since=before))
         world.advance(120)
-        second = await walk(jira, harbor(world, since=before - jira.index_lag))
+        second = await walk(jira, issues_of(world, since=before - jira.index_lag))
 
     assert shown(first) == set()
     assert shown(second) == {edited}
@@ -483,7 +468,7 @@ async def test_named_issues_come_as_they_are_and_absent_ones_are_told(cloud: boo
     world.move(second, "PETREL")
     query = {"ids": [str(each) for each in (first, hidden, deleted)], "keys": ["HARBOR-2", "harbor-5", "no key/../x"]}
     async with connected(world, cloud=cloud) as (_, jira):
-        page = await jira.fetch(harbor(world, kind=PartKind.KEYS, query=query), None)
+        page = await jira.fetch(issues_of(world, kind=PartKind.KEYS, query=query), None)
 
     issues = {sent.raw["id"]: sent for sent in page.records if sent.stream is Stream.ISSUES}
     assert issues.keys() == {str(first), str(second), str(numbered(world, 5))}
@@ -498,7 +483,7 @@ async def test_an_issue_moved_to_where_nobody_looks_is_told_so() -> None:
     moved = numbered(world, 1)
     world.move(moved, "PETREL")
     async with connected(world, projects=["harbor"]) as (_, jira):
-        page = await jira.fetch(harbor(world, kind=PartKind.KEYS, query={"ids": [str(moved)]}), None)
+        page = await jira.fetch(issues_of(world, kind=PartKind.KEYS, query={"ids": [str(moved)]}), None)
 
     assert [(each.external_id, each.absence) for each in page.gone] == [(str(moved), Absence.MOVED)]
     assert page.records == []
@@ -509,7 +494,7 @@ async def test_an_issue_that_is_not_served_this_time_is_not_gone() -> None:
     unserved = numbered(world, 1)
     async with connected(world) as (tracker, jira):
         tracker.unserved.add(unserved)
-        page = await jira.fetch(harbor(world, kind=PartKind.KEYS, query={"ids": [str(unserved)]}), None)
+        page = await jira.fetch(issues_of(world, kind=PartKind.KEYS, query={"ids": [str(unserved)]}), None)
 
     assert shown([page]) == {unserved}
     assert page.gone == []
@@ -518,10 +503,10 @@ async def test_an_issue_that_is_not_served_this_time_is_not_gone() -> None:
 async def test_a_new_connector_goes_on_where_a_dead_one_stopped() -> None:
     world = plain_world(250)
     async with connected(world) as (tracker, jira), httpx.AsyncClient() as client:
-        first = await jira.fetch(harbor(world), None)
+        first = await jira.fetch(issues_of(world), None)
         position = json.loads(json.dumps(first.next))
-        second = await connector_for(client, tracker).fetch(harbor(world), position)
-        third = await connector_for(client, tracker).fetch(harbor(world), json.loads(json.dumps(second.next)))
+        second = await connector_for(client, tracker).fetch(issues_of(world), position)
+        third = await connector_for(client, tracker).fetch(issues_of(world), json.loads(json.dumps(second.next)))
 
     assert third.next is None
     assert shown([first, second, third]) == existing(world)
@@ -532,7 +517,7 @@ async def test_a_site_without_time_tracking_is_asked_for_worklogs_once(cloud: bo
     world = seeded(200)
     async with connected(world, cloud=cloud) as (tracker, jira):
         tracker.time_tracking = False
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
         assert (tracker.count("/configuration"), tracker.count("/worklog")) == (1, 0)
     assert shown(pages) == existing(world)
@@ -545,7 +530,7 @@ async def test_worklogs_are_asked_for_singly_where_nobody_says_whether_there_are
     async with connected(world) as (tracker, jira):
         tracker.time_tracking = False
         tracker.faults.append(Fault("status", status=403, path="/configuration", body="{}"))
-        pages = await walk(jira, harbor(world))
+        pages = await walk(jira, issues_of(world))
 
         assert tracker.count("/worklog") == len(existing(world))
     assert {gap.stream for page in pages for gap in page.gaps} == {Stream.WORKLOGS}
@@ -556,9 +541,9 @@ async def test_what_a_site_once_was_is_not_believed_for_ever(monkeypatch: pytest
     world = seeded(10)
     async with connected(world) as (tracker, jira):
         tracker.time_tracking = False
-        before = await jira.fetch(harbor(world), None)
+        before = await jira.fetch(issues_of(world), None)
         tracker.time_tracking = True
-        after = await jira.fetch(harbor(world), None)
+        after = await jira.fetch(issues_of(world), None)
 
     assert [bool(page.gaps) for page in (before, after)] == [True, False]
 
@@ -569,8 +554,8 @@ async def test_what_a_search_warns_of_is_shown_as_a_gap(cloud: bool) -> None:
     async with connected(world, cloud=cloud) as (tracker, jira):
         tracker.search_warnings = ["The value 'zed' does not exist for the field 'labels'."]
         pages = [
-            await jira.fetch(harbor(world), None),
-            await jira.fetch(harbor(world, kind=PartKind.CENSUS), None),
+            await jira.fetch(issues_of(world), None),
+            await jira.fetch(issues_of(world, kind=PartKind.CENSUS), None),
         ]
 
     for page in pages:

@@ -12,15 +12,8 @@ from local.trackers.world import Comment, User, World
 from shared.connectors._protocol import Part, PartKind, Sent
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Stream
-from tests.support.sentry import (
-    connected,
-    connector_for,
-    issues_of,
-    load,
-    shown,
-    two_projects,
-    walk,
-)
+from tests.support.sentry import connected, connector_for, load, shown, two_projects
+from tests.support.walking import issues_of, walk
 
 
 @pytest.fixture

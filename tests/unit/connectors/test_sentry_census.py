@@ -11,7 +11,8 @@ from shared.connectors.sentry import PARTIAL_PAYLOAD_KEY
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.issue import StatusCategory
 from shared.domain.stream import Issue, Stream
-from tests.support.sentry import connected, issues_of, shown, two_projects, walk
+from tests.support.sentry import connected, shown, two_projects
+from tests.support.walking import issues_of, walk
 
 
 @pytest.fixture

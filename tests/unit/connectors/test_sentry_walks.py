@@ -16,15 +16,8 @@ from shared.connectors._sentry_walk import OVERLAP, Place, step
 from shared.connectors.sentry import PARTIAL_PAYLOAD_KEY
 from shared.domain.errors import SourceError, Trouble
 from shared.domain.stream import Issue, Stream
-from tests.support.sentry import (
-    NEVER,
-    connected,
-    connector_for,
-    issues_of,
-    shown,
-    two_projects,
-    walk,
-)
+from tests.support.sentry import NEVER, connected, connector_for, shown, two_projects
+from tests.support.walking import issues_of, walk
 
 
 @pytest.fixture
