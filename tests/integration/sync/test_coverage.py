@@ -11,6 +11,7 @@ from local.trackers.world import World
 from shared.domain.job import JobState
 from shared.domain.sync import SyncMode
 from shared.services.manage_connections import ConnectionChange, change_connection
+from shared.services.plan_sync import plan_sync
 from shared.services.track_users import track_users
 from shared.store import sync_lines
 from tests.integration.sync.conftest import Connect
@@ -298,3 +299,23 @@ async def test_asking_to_begin_earlier_reads_again_what_changed_since(connected:
         assert left_out == {}
         assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
         assert await runner.holes() == []
+
+
+async def test_a_window_of_which_a_part_was_refused_stays_open(connected: Connect) -> None:
+    world = world_with(24, "servicenow")
+    source = SOURCES["servicenow"]
+    with source.small_pages(divided=True):
+        async with connected("servicenow", world, streams=["issues"]) as runner:
+            job_id = await runner.accept(SyncMode.INCREMENTAL)
+            lanes = await plan_sync(runner.database, runner.connectors, job_id, 1)
+            runner.tracker.faults.append(Fault(kind="status", status=403, body="{}", path="/table/incident"))
+            await runner.walk(job_id, 1, lanes)
+            states = await runner.fetch("select state, count(*) from sync_parts where scope = 'incident' group by 1")
+            closed = await runner.fetch("select from sync_windows where scope = 'incident' and state = 'closed'")
+            await runner.run(job_id)
+
+            assert await runner.sync() is JobState.COMPLETED
+
+            assert {row["state"] for row in states} == {"done", "skipped"}
+            assert closed == []
+            assert await stored_issues(runner) == expected_issues(source, world)

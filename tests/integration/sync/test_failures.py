@@ -411,17 +411,3 @@ async def test_a_gap_of_children_stays_until_all_of_them_were_read(connected: Co
             gaps.append(await runner.fetch("select stream from coverage_gaps"))
 
     assert [[row["stream"] for row in each] for each in gaps] == [["worklogs"], ["worklogs"], ["worklogs"], []]
-
-
-async def test_a_refused_log_in_ends_the_whole_sync(connected: Connect) -> None:
-    async with connected("gitlab", world_with(4, "gitlab"), streams=[]) as runner:
-        job_id = await runner.accept(SyncMode.FULL)
-        await plan_sync(runner.database, runner.connectors, job_id, 1)
-        parts = await runner.fetch("select from sync_parts")
-        runner.tracker.calls.clear()
-        runner.tracker.expired = True
-
-        ended = await runner.lane(job_id, 1, 0)
-
-        assert ended.outcome == "stop"
-        assert len(runner.tracker.calls) <= 2 < len(parts), "every part was tried with credentials that were refused"

@@ -245,3 +245,33 @@ async def test_a_part_that_has_to_wait_is_anybodys_afterwards(connected: Connect
 
         assert (told.outcome, went_on.outcome) == ("wait", "done")
         assert await runner.fetch("select state from sync_parts") == [{"state": "done"}]
+
+
+async def test_a_refused_log_in_ends_the_whole_sync(connected: Connect) -> None:
+    async with connected("gitlab", world_with(4, "gitlab"), streams=[]) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        parts = await runner.fetch("select from sync_parts")
+        runner.tracker.calls.clear()
+        runner.tracker.expired = True
+
+        ended = await runner.lane(job_id, 1, 0)
+
+        assert ended.outcome == "stop"
+        assert len(runner.tracker.calls) <= 2 < len(parts), "every part was tried with credentials that were refused"
+
+
+async def test_a_part_that_failed_is_left_alone_for_a_while(connected: Connect) -> None:
+    async with connected("jira", world_with(3), projects=["HARBOR"], streams=["issues"]) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        # As many as one try of a part makes.
+        runner.tracker.faults.append(Fault(kind="status", status=500, body="{}", path="/search", times=3))
+        began = datetime.now(UTC)
+
+        ended = await runner.lane(job_id, 1, 0)
+
+        assert ended.outcome == "wait"
+        assert ended.until is not None
+        assert ended.until >= began + timedelta(seconds=2)
+        assert runner.tracker.faults == []
