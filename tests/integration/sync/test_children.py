@@ -3,7 +3,10 @@
 import pytest
 
 from local.trackers.world import World
+from shared.connectors._protocol import Sent
+from shared.connectors.github import GitHubConnector
 from shared.domain.job import JobState
+from shared.domain.stream import Record
 from shared.domain.sync import SyncMode
 from shared.services.read_issues import find_issue
 from tests.integration.sync.conftest import Connect
@@ -117,3 +120,28 @@ async def test_a_comment_that_an_issue_lost_is_gone_when_the_issue_is_read_again
         assert await runner.sync(SyncMode.KEYS, keys=(f"tidewater/harbor#{issue.number}",)) is JobState.COMPLETED
 
         assert await stored_issues(runner) == expected_issues(SOURCES["github"], world)
+
+
+async def test_a_comment_whose_new_version_makes_no_sense_keeps_the_old_one(
+    connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = talkative(SOURCES["github"])
+    issue, *_ = world.all_current()
+    plain = GitHubConnector.normalize
+
+    def picky(connector: GitHubConnector, sent: Sent) -> Record:
+        if sent.raw.get("body") == "Beyond reading":
+            raise ValueError("The record is not as GitHub describes it")
+        return plain(connector, sent)
+
+    monkeypatch.setattr(GitHubConnector, "normalize", picky)
+    async with connected("github", world) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        before = await comments(runner)
+        world.edit_comment(issue.id, issue.comments[0].id, "Beyond reading")
+        world.advance(HOUR)
+
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert await comments(runner) == before
+        assert await runner.fetch("select state from rejections") == [{"state": "open"}]

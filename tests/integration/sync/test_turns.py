@@ -275,3 +275,20 @@ async def test_a_part_that_failed_is_left_alone_for_a_while(connected: Connect) 
         assert ended.until is not None
         assert ended.until >= began + timedelta(seconds=2)
         assert runner.tracker.faults == []
+
+
+async def test_a_new_attempt_takes_over_what_lanes_held_that_it_has_not(connected: Connect) -> None:
+    async with connected("jira", world_with(1), projects=["HARBOR"], streams=["issues"]) as runner:
+        job_id = await runner.accept(SyncMode.FULL)
+        await plan_sync(runner.database, runner.connectors, job_id, 1)
+        async with runner.database.transaction() as connection:
+            now = datetime.now(UTC)
+            held = await claims.claim_part(connection, job_id, attempt=1, lane=7, now=now)
+            other = await claims.claim_part(connection, job_id, attempt=1, lane=0, now=now)
+
+            taken = await claims.claim_part(connection, job_id, attempt=2, lane=0, now=now)
+
+    assert held is not None
+    assert other is None
+    assert taken is not None
+    assert taken.number == held.number
