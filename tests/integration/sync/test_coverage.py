@@ -319,3 +319,19 @@ async def test_a_window_of_which_a_part_was_refused_stays_open(connected: Connec
             assert {row["state"] for row in states} == {"done", "skipped"}
             assert closed == []
             assert await stored_issues(runner) == expected_issues(source, world)
+
+
+async def test_what_a_list_leaves_out_with_a_gap_is_not_taken_for_gone(connected: Connect) -> None:
+    world = world_with(2)
+    for key in ("HARBOR", "PETREL"):
+        world.add_sprint(key, f"{key} 1")
+    async with connected("jira", world, streams=["issues", "sprints"]) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        before = await runner.fetch("select external_id, deleted_at from sprints order by external_id")
+        runner.tracker.faults.append(Fault(kind="status", status=403, body="{}", path="/sprint"))
+
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert len(before) == 2
+        assert await runner.fetch("select external_id, deleted_at from sprints order by external_id") == before
+        assert [stream for stream, _, _ in await gaps_of(runner)] == ["sprints"]
