@@ -2,6 +2,7 @@
 
 import pytest
 
+from local.trackers.service import Fault
 from local.trackers.world import World
 from shared.connectors._protocol import Sent
 from shared.connectors.github import GitHubConnector
@@ -145,3 +146,21 @@ async def test_a_comment_whose_new_version_makes_no_sense_keeps_the_old_one(
 
         assert await comments(runner) == before
         assert await runner.fetch("select state from rejections") == [{"state": "open"}]
+
+
+async def test_comments_that_a_broken_reading_did_not_reach_stay(connected: Connect) -> None:
+    source = SOURCES["github"]
+    with source.small_pages():
+        async with connected("github", talkative(source), streams=["issues", "comments"]) as runner:
+            assert await runner.sync() is JobState.COMPLETED
+            before = await comments(runner)
+            runner.tracker.faults.append(
+                Fault(kind="status", status=500, body="{}", path="/issues/comments", after=2, times=99)
+            )
+
+            assert await runner.sync(SyncMode.FULL) is JobState.FAILED
+
+            pages = await runner.fetch("select pages from sync_parts where state = 'failed' and stream = 'comments'")
+            assert [row["pages"] > 0 for row in pages] == [True]
+            assert len(before) == 9
+            assert await comments(runner) == before

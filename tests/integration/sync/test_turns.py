@@ -66,8 +66,8 @@ async def test_walkers_stop_between_pages_when_one_of_them_is_told_later(connect
             ended = await runner.lane(job_id, 1, 0)
 
             assert ended.outcome == "wait"
-            # Pages that are on their way come with the notes of their four issues; all pages take some 80 calls.
-            assert len(runner.tracker.calls) <= 20, "the other walker went on"
+            # Pages that are on their way come with the notes of their four issues; more come if it does not stop.
+            assert len(runner.tracker.calls) <= 12, "the other walker went on"
 
 
 async def test_connections_of_one_account_keep_off_together(connected: Connect) -> None:
