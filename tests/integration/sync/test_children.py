@@ -1,14 +1,17 @@
 """What belongs to an issue goes with it and comes back with it, at every source."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from local.trackers.service import Fault
 from local.trackers.world import World
-from shared.connectors._protocol import Sent
+from shared.connectors._protocol import Page, Sent
 from shared.connectors.github import GitHubConnector
 from shared.domain.job import JobState
-from shared.domain.stream import Record
+from shared.domain.stream import Record, Stream
 from shared.domain.sync import SyncMode
+from shared.services.normalize_page import Normalize, Normalized, normalize_page
 from shared.services.read_issues import find_issue
 from tests.integration.sync.conftest import Connect
 from tests.integration.sync.mirror import expected_issues, left_behind, stored_issues
@@ -164,3 +167,64 @@ async def test_comments_that_a_broken_reading_did_not_reach_stay(connected: Conn
             assert [row["pages"] > 0 for row in pages] == [True]
             assert len(before) == 9
             assert await comments(runner) == before
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Stream, Callable[[], Awaitable[object]]], None]:
+    """Let something happen once between a page with records of a stream being read and being stored."""
+
+    def arrange(stream: Stream, happen: Callable[[], Awaitable[object]]) -> None:
+        pending = [happen]
+
+        async def normalize(plain: Normalize, page: Page, *, first_row: int) -> Normalized:
+            if pending and any(sent.stream is stream for sent in page.records):
+                await pending.pop()()
+            return await normalize_page(plain, page, first_row=first_row)
+
+        monkeypatch.setattr("shared.services.walk_parts.normalize_page", normalize)
+
+    return arrange
+
+
+async def test_a_comment_is_not_brought_back_by_a_page_that_was_read_before(
+    connected: Connect, meanwhile: Callable[..., None]
+) -> None:
+    source = SOURCES["github"]
+    world = talkative(source)
+    issue, *_ = world.all_current()
+    async with connected("github", world, streams=["issues", "comments"]) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        [row] = await runner.fetch("select key from issues where external_id = %s", str(issue.id))
+
+        async def delete() -> None:
+            world.delete_comment(issue.id, issue.comments[0].id)
+            assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        meanwhile(Stream.COMMENTS, delete)
+        assert await runner.sync(SyncMode.FULL) is JobState.COMPLETED
+
+        assert issue.comments[0].body not in await comments(runner)
+        assert await stored_issues(runner) == expected_issues(source, world)
+
+
+async def test_a_comment_is_not_taken_away_by_a_thread_that_was_read_before(
+    connected: Connect, meanwhile: Callable[..., None]
+) -> None:
+    source = SOURCES["gitlab"]
+    world = talkative(source)
+    issue, *_ = world.all_current()
+    async with connected("gitlab", world, streams=["issues", "comments"]) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        [row] = await runner.fetch("select key from issues where external_id = %s", source.external_id(issue))
+        world.edit(issue.id, title="A moment ago")
+        assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        async def write() -> None:
+            # So soon after a change a note does not change the issue, which looks the same before and after.
+            world.comment(issue.id, "Meanwhile.")
+            assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        meanwhile(Stream.ISSUES, write)
+        assert await runner.sync(SyncMode.KEYS, keys=(row["key"],)) is JobState.COMPLETED
+
+        assert "Meanwhile." in await comments(runner)
