@@ -335,3 +335,22 @@ async def test_what_a_list_leaves_out_with_a_gap_is_not_taken_for_gone(connected
         assert len(before) == 2
         assert await runner.fetch("select external_id, deleted_at from sprints order by external_id") == before
         assert [stream for stream, _, _ in await gaps_of(runner)] == ["sprints"]
+
+
+async def test_a_census_finds_an_update_that_the_windows_missed(connected: Connect) -> None:
+    world = world_with(3)
+    async with connected("jira", world) as runner:
+        assert await runner.sync() is JobState.COMPLETED
+        world.edit(world.all_current()[0].id, title="Nobody saw it")
+        world.advance(HOUR)
+        await runner.execute("update sync_windows set hi = %s where state = 'closed'", world.now)
+        assert await runner.sync() is JobState.COMPLETED
+        unseen = await stored_issues(runner)
+
+        assert await runner.sync(SyncMode.CENSUS) is JobState.COMPLETED
+
+        assert [line for line in await runner.logs() if "missed" in line] == [
+            "1 issues of 10002 were missed by earlier syncs"
+        ]
+        assert unseen != expected_issues(SOURCES["jira"], world)
+        assert await stored_issues(runner) == expected_issues(SOURCES["jira"], world)
