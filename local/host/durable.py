@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import logging
-import traceback
 from collections.abc import Coroutine
 from concurrent import futures
 from typing import Any
@@ -132,7 +131,7 @@ class DurableListener:
             function = _find(self._orchestrators, name, "Orchestrator")
             body = base64.b64encode(request.SerializeToString()).decode()
             result = await self._workers.invoke(function, Datum(body, "string"))
-        except (FunctionFailedError, LookupError) as error:
+        except FunctionFailedError as error:
             return _failed_orchestration(request.instanceId, error)
         response = pb.OrchestratorResponse()
         response.ParseFromString(base64.b64decode(result.value if result else ""))
@@ -147,7 +146,7 @@ class DurableListener:
                 function = _find(self._activities, request.name, "Activity")
                 result = await self._workers.invoke(function, Datum(request.input.value or "null", "json"))
                 response.result.CopyFrom(wrappers_pb2.StringValue(value=result.value if result else "null"))
-            except (FunctionFailedError, LookupError) as error:
+            except FunctionFailedError as error:
                 response.failureDetails.CopyFrom(_failure_details(error))
             await stub.CompleteActivityTask(response)
 
@@ -158,7 +157,7 @@ def _by_name(workers: Workers, kind: str, name_key: str) -> dict[str, Function]:
 
 def _find(functions: dict[str, Function], name: str, kind: str) -> Function:
     if name not in functions:
-        raise LookupError(f"{kind} {name} is not registered")
+        raise FunctionFailedError.because(name, LookupError(f"{kind} {name} is not registered"))
     return functions[name]
 
 
@@ -167,16 +166,14 @@ def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
     return next(event.executionStarted.name for event in events if event.HasField("executionStarted"))
 
 
-def _failure_details(error: Exception) -> pb.TaskFailureDetails:
-    """Type and message as the worker reports them to Azure; the engine takes an empty message for a success."""
-    if isinstance(error, FunctionFailedError):
-        kind, message, trace = error.kind, error.message, error.trace
-    else:
-        kind, message, trace = type(error).__name__, str(error), "".join(traceback.format_exception(error))
-    return pb.TaskFailureDetails(errorType=kind, errorMessage=message, stackTrace=wrappers_pb2.StringValue(value=trace))
+def _failure_details(error: FunctionFailedError) -> pb.TaskFailureDetails:
+    """Type and message as the worker reports them to Azure."""
+    return pb.TaskFailureDetails(
+        errorType=error.kind, errorMessage=error.message, stackTrace=wrappers_pb2.StringValue(value=error.trace)
+    )
 
 
-def _failed_orchestration(instance_id: str, error: Exception) -> pb.OrchestratorResponse:
+def _failed_orchestration(instance_id: str, error: FunctionFailedError) -> pb.OrchestratorResponse:
     complete = pb.CompleteOrchestrationAction(
         orchestrationStatus=pb.ORCHESTRATION_STATUS_FAILED, failureDetails=_failure_details(error)
     )

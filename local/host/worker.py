@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from azure_functions_runtime import handle_event
 from azure_functions_runtime.bindings.datumdef import Datum
@@ -34,6 +34,12 @@ class FunctionFailedError(Exception):
     def __init__(self, function: str, kind: str, message: str, trace: str) -> None:
         super().__init__(function, kind, message, trace)
         self.kind, self.message, self.trace = kind, message, trace
+
+    @classmethod
+    def because(cls, function: str, cause: BaseException) -> Self:
+        """What a cause says; never nothing, which the engine takes for a success."""
+        trace = "".join(traceback.format_exception(cause))
+        return cls(function, type(cause).__name__, str(cause) or repr(cause), trace)
 
     def __str__(self) -> str:
         return f"{self.args[0]} raised {self.kind}: {self.message}"
@@ -103,8 +109,7 @@ class Worker:
             return result
         cause = _failure.get() or RuntimeError(message)
         log.error("Function %s failed (invocation %s)", function.name, invocation_id, exc_info=cause)
-        trace = "".join(traceback.format_exception(cause))
-        raise FunctionFailedError(function.name, type(cause).__name__, str(cause) or repr(cause), trace)
+        raise FunctionFailedError.because(function.name, cause)
 
 
 def _index(app_dir: Path) -> list[Function]:

@@ -69,7 +69,6 @@ class _Walker:
     settings: Settings
     job: Job
     stored: StoredConnection
-    lane: int
     number: int
     # Requests the connection may have on their way, and this lane's part of them.
     allowed: int
@@ -96,7 +95,7 @@ async def walk_parts(
         allowed = check_settings(stored.source, stored.settings).concurrency
         share = Share(share_of(lane, range(lanes), allowed))
         walkers = [
-            _Walker(database, connector, settings, job, stored, lane, lane * _WALKERS + number, allowed, share)
+            _Walker(database, connector, settings, job, stored, lane * _WALKERS + number, allowed, share)
             for number in range(_WALKERS)
         ]
         with sharing(share):
@@ -229,9 +228,9 @@ async def _widen(work: _Walker, connection: Connection) -> None:
     if work.share.size == work.allowed:
         return
     walkers = await claims.find_last_lanes(connection, work.job.id, attempt=work.job.attempt, now=datetime.now(UTC))
-    lanes = {walker // _WALKERS for walker in walkers}
-    if work.lane in lanes:
-        work.share.grow_to(share_of(work.lane, sorted(lanes), work.allowed))
+    lane, lanes = work.number // _WALKERS, {walker // _WALKERS for walker in walkers}
+    if lane in lanes:
+        work.share.grow_to(share_of(lane, lanes, work.allowed))
 
 
 async def _fail(work: _Walker, part: StoredPart, error: SourceError) -> LaneResult | None:
